@@ -1,0 +1,282 @@
+"""The configuration: one frozen section a stage, every default in this file.
+
+    config = load_config("conf/local.yaml", ["neighbours.k=80", "clusters.rule=confidence"])
+
+Order of precedence: defaults here < a YAML file < `--set section.key=value`. Unknown keys and values
+out of range are refused when the config is loaded, all of them in one `ConfigError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from faceclust_spark.errors import ConfigError
+
+Cosine = Annotated[float, Field(ge=-1.0, le=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Auto = Literal["auto"]
+
+
+class Section(BaseModel):
+    """A part of the config: immutable, and without room for unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ColumnsConfig(Section):
+    """Which column of the source holds what. Optional ones may be absent, unless named here."""
+
+    image_id: str = "image_id"
+    embedding: str = "embedding"
+    attributes: str | None = "attributes"
+    photo_id: str | None = "photo_id"
+    quality: str | None = "quality"
+    label: str | None = "label"
+    embedding_model: str | None = "embedding_model"
+
+
+class SynthConfig(Section):
+    """A synthetic gallery. Angles are noise-to-signal ratios: 1 means noise as long as the signal."""
+
+    faces: Annotated[int, Field(ge=10, le=10**9)] = 10_000
+    seed: int = 0
+    dimension: Annotated[int, Field(ge=8, le=4096)] = 128
+    mean_identity_size: Annotated[float, Field(ge=1.0)] = 8.0  # faces a person
+    identity_size_tail: Annotated[float, Field(gt=1.0)] = 2.2  # Pareto exponent: smaller, longer tail
+    largest_identity: Positive = 2_000
+    noise: Annotated[float, Field(ge=0.0)] = 0.75  # at average quality
+    pose_noise: Annotated[float, Field(ge=0.0)] = 0.35  # shift along the person's pose direction
+    age_noise: Annotated[float, Field(ge=0.0)] = 0.35  # shift along the person's age direction
+    blurred_share: Share = 0.06  # faces of low quality
+    attractor_pull: Share = 0.65  # how far a blurred face moves to the common attractor
+    kin_share: Share = 0.3  # persons who belong to a family
+    kin_cosine: Cosine = 0.55  # cosine between two members of a family
+    burst_share: Share = 0.1  # faces that are near-duplicates of the one before
+    faces_per_photo: Annotated[float, Field(ge=1.0)] = 1.6
+    attributes: Annotated[int, Field(ge=0, le=256)] = 12
+    attribute_noise: Annotated[float, Field(ge=0.0)] = 0.6
+    missing_attribute_share: Share = 0.02
+
+
+class IngestConfig(Section):
+    """How a source is read and checked."""
+
+    columns: ColumnsConfig = ColumnsConfig()
+    extra: tuple[str, ...] = ()  # further columns to keep with each face, to slice evaluations by
+    embedding_model: str | None = None  # the model's name, for sources without such a column
+    attribute_names: tuple[str, ...] | None = None  # in the order of the attribute vector
+    max_quarantined_share: Share = 0.1
+    statistics_sample: Positive = 100_000  # faces that attribute statistics are taken from
+
+
+class CellsConfig(Section):
+    """The k-means cells that divide the gallery for the search of neighbours."""
+
+    cells: Positive | Auto = "auto"  # auto: 1 (exact) up to `exact_below` faces, then n / 200
+    exact_below: Annotated[int, Field(ge=0)] = 20_000
+    sample_per_cell: Positive = 32
+    iterations: Positive = 6
+    seed: int = 0
+
+
+class NeighboursConfig(Section):
+    """The approximate search of each face's nearest neighbours."""
+
+    k: Annotated[int, Field(ge=1, le=1_000)] = 40
+    floor: Cosine | Auto = "auto"  # lowest cosine kept; auto: from the distribution of random pairs
+    probes: Positive = 4  # cells visited by a face
+    audit: Annotated[int, Field(ge=0)] = 0  # faces whose neighbours are checked by exact search
+
+
+class CoarseGroupsConfig(Section):
+    """Components of the neighbour graph at several first thresholds, and their size cap."""
+
+    thresholds: Annotated[tuple[Cosine, ...], Field(min_length=1)] | Auto = "auto"
+    random_links: Annotated[float, Field(gt=0.0)] = 1.5  # auto: chance links a face at the lowest
+    spread: tuple[float, ...] = (0.0, 1.1, 2.2)  # auto: each threshold above the lowest, in s.d.
+    random_pairs_sample: Annotated[int, Field(ge=50)] = 2_000  # faces that random pairs come from
+    max_size: Annotated[int, Field(ge=2)] = 1_500
+    ladder_step: Annotated[float, Field(gt=0.0, le=0.5)] = 0.01
+    dense_cosine: Cosine | Auto = "auto"  # mean cosine that keeps a component whole; auto: lowest threshold
+    max_forest_edges: Positive = 100_000_000
+
+    @field_validator("thresholds")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...] | Auto) -> tuple[float, ...] | Auto:
+        if value == "auto":
+            return value
+        if len(set(value)) != len(value):
+            raise ValueError("each threshold may be given once")
+        return tuple(sorted(value))
+
+
+class SimilaritiesConfig(Section):
+    """The similarity matrices of a root group, and how face and attributes are fused."""
+
+    fusion: Literal["weighted_sum", "product"] = "weighted_sum"
+    face_weight: Share = 0.9
+    keep: bool = False  # also store the matrices: up to 1,000 pairs a face
+
+
+class ConfidencesConfig(Section):
+    """The graph convolution over each root group."""
+
+    model: str = "default"  # the shipped model, or the path of one that `train` wrote
+    dense_size: Annotated[int, Field(ge=2)] = 3_000  # larger groups are refined in blocks
+    block_neighbours: Positive = 64  # in blocks: nearest members of each face that are scored
+    block_negatives: Positive = 32  # in blocks: further members drawn for each face
+    pairs_per_task: Positive = 4_000_000
+
+
+class ClustersConfig(Section):
+    """The re-clustering of root groups into clusters."""
+
+    rule: Literal["correlation", "confidence"] = "correlation"
+    min_confidence: Share = 0.5  # rule `confidence`: a face below it leaves its group
+    same_photo: Literal["apart", "allowed"] = "apart"  # two faces of one photo in one cluster
+
+
+class EvaluateConfig(Section):
+    """Comparison with labels."""
+
+    slices: tuple[str, ...] = ()
+
+
+class TrainConfig(Section):
+    """Training of the graph convolution on a labelled gallery."""
+
+    kind: Literal["relations", "bound", "literal"] = "relations"
+    seed: int = 0
+    steps: Positive = 1_500
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3
+    validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of identities
+    validate_every: Positive = 150
+    patience: Positive = 4  # validations without gain before training stops
+    layers: Annotated[int, Field(ge=1, le=8)] = 2
+    hidden: Positive = 48
+
+
+class SparkConfig(Section):
+    """The session that is built where none exists. Does not change results."""
+
+    master: str | None = None  # None: what spark-submit or SPARK_REMOTE says, else local[*]
+    jars: str | None = None  # folder with Delta's jars, for machines without network
+    driver_memory: str = "4g"  # local mode: driver and tasks share it
+    shuffle_partitions: Positive | Auto = "auto"  # auto: twice the cores of a local session
+    settings: dict[str, str] = {}
+
+
+class Config(Section):
+    """Everything that a run can be told; see each section."""
+
+    ingest: IngestConfig = IngestConfig()
+    synth: SynthConfig = SynthConfig()
+    cells: CellsConfig = CellsConfig()
+    neighbours: NeighboursConfig = NeighboursConfig()
+    coarse_groups: CoarseGroupsConfig = CoarseGroupsConfig()
+    similarities: SimilaritiesConfig = SimilaritiesConfig()
+    confidences: ConfidencesConfig = ConfidencesConfig()
+    clusters: ClustersConfig = ClustersConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    train: TrainConfig = TrainConfig()
+    spark: SparkConfig = SparkConfig()
+    source: str | None = None  # path, URI or catalogue name of the gallery
+    tables: str | None = None  # folder, URI or `catalog.schema` of the tables
+
+    def hash(self) -> str:
+        """Give a short hash of all that can change a result: everything but the session's settings."""
+        content = self.model_dump(mode="json", exclude={"spark", "source", "tables"})
+        canonical = json.dumps(content, sort_keys=True).encode()
+        return hashlib.sha256(canonical).hexdigest()[:16]
+
+
+def load_config(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+) -> Config:
+    """Build the config from defaults, a YAML file, nested values and `section.key=value` overrides.
+
+    Raises ConfigError that lists every unknown key and every value out of range.
+    """
+    merged: dict[str, Any] = {}
+    if path is not None:
+        _merge(merged, _read_yaml(Path(path)))
+    _merge(merged, dict(values or {}))
+    for override in overrides:
+        _merge(merged, _parse_override(override))
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_describe(error)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}; expected sections such as `neighbours:`")
+    return content
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    name, separator, text = override.partition("=")
+    if not separator or not name.strip():
+        raise ConfigError(f"--set {override!r}: expected section.key=value, such as neighbours.k=80")
+    try:
+        nested: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+    for key in reversed(name.strip().split(".")):
+        nested = {key: nested}
+    return dict(nested)
+
+
+def _merge(target: dict[str, Any], addition: Mapping[str, Any]) -> None:
+    for key, value in addition.items():
+        present = target.get(key)
+        if isinstance(present, dict) and isinstance(value, Mapping):
+            _merge(present, value)
+        else:
+            target[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"] if not _is_branch(part))
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"  {place}: unknown key; {_known_keys(fault['loc'])}")
+        else:
+            lines.append(f"  {place}: {fault['msg']} (found {fault['input']!r})")
+    unique = list(dict.fromkeys(lines))
+    return "the config has faults:\n" + "\n".join(unique)
+
+
+def _is_branch(part: str | int) -> bool:
+    """Tell whether pydantic named a branch of a union here, which means nothing to a user."""
+    return isinstance(part, str) and any(sign in part for sign in "[(|") or part == "literal"
+
+
+def _known_keys(location: tuple[str | int, ...]) -> str:
+    section: type[BaseModel] = Config
+    for part in location[:-1]:
+        annotation = section.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        section = annotation
+    return "known here: " + ", ".join(section.model_fields)

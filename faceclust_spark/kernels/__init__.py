@@ -1,0 +1,1 @@
+"""Arithmetic on arrays: numpy, numba, faiss and torch only. Nothing here imports Spark."""

@@ -1,0 +1,1 @@
+"""Pure steps: DataFrames and a config in, a DataFrame out. Nothing here writes."""

@@ -1,0 +1,1 @@
+"""Delta tables: columns and schemas, reads and writes, the ledger of runs."""

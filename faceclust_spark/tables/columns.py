@@ -1,0 +1,91 @@
+"""Every column name of every table, written once."""
+
+from __future__ import annotations
+
+# keys
+RUN_ID = "run_id"
+FACE_ID = "face_id"  # BIGINT: 63 bits of SHA-256 of image_id
+IMAGE_ID = "image_id"
+PHOTO_ID = "photo_id"
+LABEL = "label"
+QUALITY = "quality"
+EMBEDDING_MODEL = "embedding_model"
+EXTRA = "extra"
+SOURCE = "source"
+CONTENT_HASH = "content_hash"  # of the row as ingested: tells a changed face from a repeated one
+
+# vectors
+VECTOR = "vector"  # BINARY: int16 grid components, little-endian
+ATTRIBUTES = "attributes"  # ARRAY<FLOAT>: standardised; null element = missing
+
+# quarantine
+REASON = "reason"
+DETAIL = "detail"
+ROW = "row"
+
+# attribute_statistics, thresholds
+VERSION = "version"
+POSITION = "position"
+NAME = "name"
+MEAN = "mean"
+STANDARD_DEVIATION = "standard_deviation"
+COUNT = "count"
+THRESHOLD = "threshold"
+KIND = "kind"
+CHOSEN_BY = "chosen_by"
+
+# cells, neighbours
+CELL = "cell"
+SHARD = "shard"
+CENTROID = "centroid"
+NEIGHBOURS = "neighbours"  # ARRAY<BIGINT>: face ids, nearest first
+COSINES = "cosines"  # ARRAY<FLOAT>: same order
+EDGE_RECALL = "edge_recall"
+RECALL_AT_K = "recall_at_k"
+SAMPLED_FACES = "sampled_faces"
+TRUE_EDGES = "true_edges"
+
+# forest, coarse_groups
+FACE_A = "face_a"
+FACE_B = "face_b"
+COSINE = "cosine"
+GROUP_KEY = "group_key"  # smallest face_id of the group
+ROOT_KEY = "root_key"  # group_key of the root group that holds it
+LEVEL = "level"  # cosine at which the group is a connected component, after the cap
+SIZE = "size"
+
+# similarities, refinements, confidences
+FACE_IDS = "face_ids"
+FACE_SIMILARITY = "face_similarity"  # ARRAY<FLOAT>: upper triangle, row by row, diagonal left out
+ATTRIBUTE_SIMILARITY = "attribute_similarity"
+FUSED_SIMILARITY = "fused_similarity"
+THRESHOLDS = "thresholds"
+GROUP_KEYS = "group_keys"  # ARRAY<ARRAY<BIGINT>>: per threshold, per face of face_ids
+CONFIDENCES = "confidences"  # ARRAY<ARRAY<FLOAT>>: per threshold, per face
+PAIR_FIRST = "pair_first"  # BINARY int32: rows in face_ids; empty where every pair is present
+PAIR_SECOND = "pair_second"
+PAIR_LOG_ODDS = "pair_log_odds"  # BINARY int16: log-odds of `same person` in steps of 1/256
+CONFIDENCE = "confidence"
+
+# clusters
+CLUSTER_ID = "cluster_id"
+STATUS = "status"
+MEDOID = "medoid_image_id"
+MEAN_CONFIDENCE = "mean_confidence"
+LOWEST_SIMILARITY = "lowest_similarity"
+
+# evaluation
+SLICE_COLUMN = "slice_column"
+SLICE_VALUE = "slice_value"
+
+# runs
+STAGE = "stage"
+STARTED_AT = "started_at"
+SECONDS = "seconds"
+ROWS = "rows"
+LARGEST_GROUP = "largest_group"
+CONFIG = "config"
+CONFIG_HASH = "config_hash"
+PACKAGES = "packages"
+INPUTS = "inputs"
+MESSAGE = "message"
