@@ -50,7 +50,9 @@ class SynthConfig(Section):
     seed: int = 0
     dimension: Annotated[int, Field(ge=8, le=4096)] = 128
     mean_identity_size: Annotated[float, Field(ge=1.0)] = 8.0  # faces a person
-    identity_size_tail: Annotated[float, Field(gt=1.0)] = 2.2  # Pareto exponent: smaller, longer tail
+    identity_size_tail: Annotated[float, Field(gt=1.0)] = (
+        2.2  # Pareto exponent: smaller, longer tail
+    )
     largest_identity: Positive = 2_000
     noise: Annotated[float, Field(ge=0.0)] = 0.75  # at average quality
     pose_noise: Annotated[float, Field(ge=0.0)] = 0.35  # shift along the person's pose direction
@@ -105,7 +107,9 @@ class CoarseGroupsConfig(Section):
     random_pairs_sample: Annotated[int, Field(ge=50)] = 2_000  # faces that random pairs come from
     max_size: Annotated[int, Field(ge=2)] = 1_500
     ladder_step: Annotated[float, Field(gt=0.0, le=0.5)] = 0.01
-    dense_cosine: Cosine | Auto = "auto"  # mean cosine that keeps a component whole; auto: lowest threshold
+    dense_cosine: Cosine | Auto = (
+        "auto"  # mean cosine that keeps a component whole; auto: lowest threshold
+    )
     max_forest_edges: Positive = 100_000_000
 
     @field_validator("thresholds")
@@ -229,14 +233,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}; expected sections such as `neighbours:`")
+        raise ConfigError(
+            f"{path} holds a {type(content).__name__}; expected sections such as `neighbours:`"
+        )
     return content
 
 
 def _parse_override(override: str) -> dict[str, Any]:
     name, separator, text = override.partition("=")
     if not separator or not name.strip():
-        raise ConfigError(f"--set {override!r}: expected section.key=value, such as neighbours.k=80")
+        raise ConfigError(
+            f"--set {override!r}: expected section.key=value, such as neighbours.k=80"
+        )
     try:
         nested: Any = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -114,9 +114,7 @@ CELLS = Table(
 )
 NEIGHBOURS = Table(
     "neighbours",
-    _schema(
-        (c.FACE_ID, _LONG), (c.NEIGHBOURS, _LONGS), (c.COSINES, _FLOATS), (c.RUN_ID, _STRING)
-    ),
+    _schema((c.FACE_ID, _LONG), (c.NEIGHBOURS, _LONGS), (c.COSINES, _FLOATS), (c.RUN_ID, _STRING)),
 )
 RECALL_AUDIT = Table(
     "recall_audit",
@@ -184,7 +182,10 @@ CLUSTERS = Table(
         (c.IMAGE_ID, _STRING),
         (c.CLUSTER_ID, _STRING),
         (c.CONFIDENCE, _FLOAT),
-        (c.STATUS, _STRING),  # `member`, `singleton` (met nobody), `left` (met somebody, stayed alone)
+        (
+            c.STATUS,
+            _STRING,
+        ),  # `member`, `singleton` (met nobody), `left` (met somebody, stayed alone)
         (c.FACE_ID, _LONG),
         (c.ROOT_KEY, _LONG),
         (c.THRESHOLD, _FLOAT),  # of the smallest coarse group that holds the whole cluster
