@@ -105,7 +105,10 @@ class CoarseGroupsConfig(Section):
     random_links: Annotated[float, Field(gt=0.0)] = 1.5  # auto: chance links a face at the lowest
     spread: tuple[float, ...] = (0.0, 1.1, 2.2)  # auto: each threshold above the lowest, in s.d.
     random_pairs_sample: Annotated[int, Field(ge=50)] = 2_000  # faces that random pairs come from
-    max_size: Annotated[int, Field(ge=2)] = 1_500
+    max_size: Annotated[int, Field(ge=2)] = 300  # faces of a group, unless it is one dense person
+    core_growth: Annotated[float, Field(ge=1.0)] = (
+        1.5  # a larger dense person may grow by this factor
+    )
     ladder_step: Annotated[float, Field(gt=0.0, le=0.5)] = 0.01
     dense_cosine: Cosine | Auto = (
         "auto"  # mean cosine that keeps a component whole; auto: lowest threshold

@@ -51,7 +51,7 @@ FACE_B = "face_b"
 COSINE = "cosine"
 GROUP_KEY = "group_key"  # smallest face_id of the group
 ROOT_KEY = "root_key"  # group_key of the root group that holds it
-LEVEL = "level"  # cosine at which the group is a connected component, after the cap
+LEVEL = "level"  # cosine of the weakest link that holds the group together
 SIZE = "size"
 
 # similarities, refinements, confidences
