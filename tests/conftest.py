@@ -1,0 +1,38 @@
+"""Fixtures: one Spark session for all tests, real data where it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faceclust_spark.config import SparkConfig
+
+
+@pytest.fixture(scope="session")
+def shared_session() -> Iterator[object]:
+    from faceclust_spark.session import get_session
+
+    session = get_session(SparkConfig(master="local[2]", driver_memory="3g"))
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def spark(shared_session):
+    """The shared session, without views that an earlier test left."""
+    for table in shared_session.catalog.listTables():
+        if table.isTemporary:
+            shared_session.catalog.dropTempView(table.name)
+    return shared_session
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real embeddings, which live outside the repository."""
+    folder = os.environ.get("FACECLUST_DATA")
+    if not folder or not (Path(folder) / "dev.parquet").exists():
+        pytest.skip("real embeddings are not here: let FACECLUST_DATA point at the folder of dev.parquet")
+    return Path(folder)
