@@ -14,6 +14,12 @@ EXTRA = "extra"
 SOURCE = "source"
 CONTENT_HASH = "content_hash"  # of the row as ingested: tells a changed face from a repeated one
 
+# source, and ingest's work in between
+EMBEDDING = "embedding"  # raw
+WIDTH = "width"  # components of the embedding; -1 where it is null
+ATTRIBUTE_WIDTH = "attribute_width"
+OUTCOME = "outcome"  # what becomes of an image: `new`, `replaced`, `unchanged`, or a reason code
+
 # vectors
 VECTOR = "vector"  # BINARY: int16 grid components, little-endian
 ATTRIBUTES = "attributes"  # ARRAY<FLOAT>: standardised; null element = missing
