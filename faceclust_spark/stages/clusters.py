@@ -1,0 +1,148 @@
+"""The clusters: where every ingested face ends, and what describes each cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import functions as F
+from pyspark.sql.types import FloatType, LongType, StringType, StructField, StructType
+
+from faceclust_spark.kernels.assignment import (
+    SINGLETON,
+    assign_faces,
+    mint_cluster_ids,
+    shared_photos,
+)
+from faceclust_spark.stages.confidences import read_refinements
+from faceclust_spark.stages.output import to_arrow_schema
+from faceclust_spark.tables import columns as c
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pyspark.sql import Column, DataFrame
+
+    from faceclust_spark.config import ClustersConfig
+    from faceclust_spark.stages.confidences import RefinedGroup
+
+_PHOTOS = "_photos"  # the faces of each photo that shows several faces of the root group
+
+_ASSIGNED = StructType(
+    [
+        StructField(c.FACE_ID, LongType(), False),
+        StructField(c.ROOT_KEY, LongType(), False),
+        StructField(c.CLUSTER_ID, StringType(), False),
+        StructField(c.CONFIDENCE, FloatType(), False),
+        StructField(c.STATUS, StringType(), False),
+        StructField(c.THRESHOLD, FloatType(), False),
+    ]
+)
+
+
+def clusters(refinements: DataFrame, faces: DataFrame, config: ClustersConfig) -> DataFrame:
+    """Cluster each root group again by its confidences and pair log-odds. Claim 1, last step.
+
+    Every ingested face exactly once. `cluster_id` is derived from the smallest face id of the cluster;
+    `threshold` is the highest at which one coarse group holds the whole cluster. Faces of one photo are
+    kept apart unless `same_photo` allows them together.
+
+    Fails, in Spark, on a face that no root group holds: it would be lost otherwise.
+    """
+    is_alone = F.size(c.FACE_IDS) == 1
+    together = refinements.where(~is_alone)
+    if config.same_photo == "apart":
+        together = together.join(_photos(together, faces), c.ROOT_KEY, "left")
+    else:
+        together = together.withColumn(_PHOTOS, F.lit(None).cast("array<array<bigint>>"))
+    assigned = together.mapInArrow(_assign(config), _ASSIGNED)
+    everyone = assigned.unionByName(_singletons(refinements.where(is_alone)))
+    lost = F.raise_error(F.concat(F.lit("no root group holds the image "), c.IMAGE_ID))
+    return (
+        faces.select(c.FACE_ID, c.IMAGE_ID)
+        .join(everyone, c.FACE_ID, "left")
+        .select(
+            c.IMAGE_ID,
+            F.coalesce(c.CLUSTER_ID, lost.cast("string")).alias(c.CLUSTER_ID),
+            c.CONFIDENCE,
+            c.STATUS,
+            c.FACE_ID,
+            c.ROOT_KEY,
+            c.THRESHOLD,
+        )
+    )
+
+
+def _photos(together: DataFrame, faces: DataFrame) -> DataFrame:
+    """Give, for each root group with several faces of one photo, the faces of each such photo."""
+    members = together.select(c.ROOT_KEY, F.explode(c.FACE_IDS).alias(c.FACE_ID))
+    with_photo = faces.where(F.col(c.PHOTO_ID).isNotNull()).select(c.FACE_ID, c.PHOTO_ID)
+    return (
+        members.join(with_photo, c.FACE_ID)
+        .groupBy(c.ROOT_KEY, c.PHOTO_ID)
+        .agg(F.sort_array(F.collect_list(c.FACE_ID)).alias(c.FACE_IDS))
+        .where(F.size(c.FACE_IDS) > 1)
+        .groupBy(c.ROOT_KEY)
+        .agg(F.sort_array(F.collect_list(c.FACE_IDS)).alias(_PHOTOS))
+    )
+
+
+def _singletons(alone: DataFrame) -> DataFrame:
+    """Give the rows of faces that met nobody, without leaving Spark."""
+    return alone.select(
+        F.col(c.ROOT_KEY).alias(c.FACE_ID),
+        c.ROOT_KEY,
+        cluster_id_of(F.col(c.ROOT_KEY)).alias(c.CLUSTER_ID),
+        F.lit(1.0).cast("float").alias(c.CONFIDENCE),
+        F.lit(SINGLETON).alias(c.STATUS),
+        F.array_max(c.THRESHOLDS).alias(c.THRESHOLD),
+    )
+
+
+def cluster_id_of(label: Column) -> Column:
+    """Give `kernels.assignment.mint_cluster_ids` as an expression over the smallest face id."""
+    return F.concat(F.lit("c"), F.lpad(F.lower(F.hex(label)), 16, "0"))
+
+
+def _assign(
+    config: ClustersConfig,
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    schema = to_arrow_schema(_ASSIGNED)
+
+    def assign(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for rows in batches:
+            photos = rows[_PHOTOS].to_pylist()
+            pieces = [
+                _assigned(group, shared, config, schema)
+                for group, shared in zip(read_refinements(rows), photos, strict=True)
+            ]
+            yield from pieces and [pa.concat_batches(pieces)]
+
+    return assign
+
+
+def _assigned(
+    group: RefinedGroup,
+    shared: Sequence[Sequence[int]] | None,
+    config: ClustersConfig,
+    schema: pa.Schema,
+) -> pa.RecordBatch:
+    """Assign the faces of one root group; shared: the faces of each photo that shows several."""
+    result = assign_faces(
+        group.face_ids,
+        group.thresholds,
+        group.keys,
+        group.refinement,
+        config,
+        shared_photos(group.face_ids, shared) if shared else None,
+    )
+    columns = {
+        c.FACE_ID: group.face_ids,
+        c.ROOT_KEY: np.full(len(group.face_ids), group.root_key, dtype=np.int64),
+        c.CLUSTER_ID: mint_cluster_ids(result.labels),
+        c.CONFIDENCE: result.confidences,
+        c.STATUS: result.statuses,
+        c.THRESHOLD: result.thresholds,
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=schema)

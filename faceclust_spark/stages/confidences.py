@@ -1,0 +1,160 @@
+"""The graph convolution over the root groups: a confidence for each face in each of its groups."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from faceclust_spark.kernels.grouping import batch_groups
+from faceclust_spark.kernels.model import model_from_bytes
+from faceclust_spark.kernels.refine import PairLogOdds, Refinement, refine_groups
+from faceclust_spark.stages.output import arrow_output, stage_schema
+from faceclust_spark.stages.root_groups import groups_from_arrow, whole_groups
+from faceclust_spark.tables import columns as c
+from faceclust_spark.tables import schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+    from faceclust_spark.config import ConfidencesConfig, SimilaritiesConfig
+    from faceclust_spark.kernels.model import Model
+    from faceclust_spark.kernels.refine import Group
+    from faceclust_spark.stages.root_groups import RootGroups
+
+_PAIRS_PER_BATCH = 500_000  # refined at once: bounds a worker's memory, does not change a bit
+
+
+class RefinedGroup(NamedTuple):
+    """A row of `refinements` as the kernels take it: `(n,)`, `(t,)`, `(t, n)` and the refinement."""
+
+    root_key: int
+    face_ids: NDArray[np.int64]
+    thresholds: NDArray[np.float32]
+    keys: NDArray[np.int64]
+    refinement: Refinement
+
+
+@lru_cache(maxsize=1)
+def _load_once(model: bytes) -> Model:
+    """Load the model once a worker process."""
+    return model_from_bytes(model)
+
+
+def refinements(
+    root_groups: RootGroups,
+    model: bytes,
+    config: ConfidencesConfig,
+    similarities: SimilaritiesConfig,
+) -> DataFrame:
+    """Refine every root group: confidences at each threshold, and pair log-odds. Claim 1.
+
+    One row a root group, small groups in batches of bounded cost. A face alone is sure of its group
+    (confidence 1) and has no pairs. model: what `kernels.model.model_bytes` gives; it travels with the
+    function, some hundred KB.
+    """
+    refined = root_groups.together.mapInArrow(
+        _refine(model, config, similarities), stage_schema(schemas.REFINEMENTS)
+    )
+    return refined.unionByName(_alone(root_groups.alone))
+
+
+def confidences(refinements: DataFrame) -> DataFrame:
+    """Give the confidence that each face is assigned to its group, at each threshold. Claims 1, 4.
+
+    One row a threshold and face; groups of one face included, with confidence 1.
+    """
+    by_threshold = refinements.select(
+        c.FACE_IDS,
+        F.inline(F.arrays_zip(c.THRESHOLDS, c.GROUP_KEYS, c.CONFIDENCES)).alias(
+            c.THRESHOLD, c.GROUP_KEY, c.CONFIDENCE
+        ),
+    )
+    by_face = by_threshold.select(
+        c.THRESHOLD,
+        F.inline(F.arrays_zip(c.GROUP_KEY, c.FACE_IDS, c.CONFIDENCE)).alias(
+            c.GROUP_KEY, c.FACE_ID, c.CONFIDENCE
+        ),
+    )
+    return by_face.select(c.THRESHOLD, c.GROUP_KEY, c.FACE_ID, c.CONFIDENCE)
+
+
+def read_refinements(rows: pa.RecordBatch) -> Iterator[RefinedGroup]:
+    """Give the refined groups that rows of the table hold, one at a time, without copying pairs."""
+    for at in range(rows.num_rows):
+        face_ids = rows[c.FACE_IDS][at].values.to_numpy()
+        pairs = PairLogOdds(
+            first=np.frombuffer(rows[c.PAIR_FIRST][at].as_buffer(), dtype="<i4"),
+            second=np.frombuffer(rows[c.PAIR_SECOND][at].as_buffer(), dtype="<i4"),
+            log_odds=np.frombuffer(rows[c.PAIR_LOG_ODDS][at].as_buffer(), dtype="<i2"),
+        )
+        yield RefinedGroup(
+            root_key=rows[c.ROOT_KEY][at].as_py(),
+            face_ids=face_ids,
+            thresholds=rows[c.THRESHOLDS][at].values.to_numpy(),
+            keys=_matrix(rows[c.GROUP_KEYS][at], len(face_ids)),
+            refinement=Refinement(_matrix(rows[c.CONFIDENCES][at], len(face_ids)), pairs),
+        )
+
+
+def _matrix(nested: pa.ListScalar, width: int) -> NDArray[Any]:
+    """Give a list of lists of equal length as a matrix `(rows, width)`."""
+    return np.asarray(nested.values.flatten().to_numpy()).reshape(-1, width)
+
+
+def _alone(alone: DataFrame) -> DataFrame:
+    """Give the refinement of groups of one face, without leaving Spark."""
+    own = F.array(c.ROOT_KEY)
+    sure = F.array(F.lit(1.0).cast("float"))
+    nothing = F.lit(b"")
+    return alone.select(
+        c.ROOT_KEY,
+        own.alias(c.FACE_IDS),
+        c.THRESHOLDS,
+        F.transform(c.THRESHOLDS, lambda _: own).alias(c.GROUP_KEYS),
+        F.transform(c.THRESHOLDS, lambda _: sure).alias(c.CONFIDENCES),
+        nothing.alias(c.PAIR_FIRST),
+        nothing.alias(c.PAIR_SECOND),
+        nothing.alias(c.PAIR_LOG_ODDS),
+    )
+
+
+def _refine(
+    model: bytes, config: ConfidencesConfig, similarities: SimilaritiesConfig
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    schema = arrow_output(schemas.REFINEMENTS)
+
+    def refine(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        loaded = _load_once(model)
+        for rows in whole_groups(batches, c.ROOT_KEY):
+            thresholds = rows[c.THRESHOLDS][0].values.to_numpy()
+            for groups in batch_groups(groups_from_arrow(rows), config, _PAIRS_PER_BATCH):
+                refined = refine_groups(groups, loaded, config, similarities)
+                yield _to_arrow(groups, refined, thresholds, schema)
+
+    return refine
+
+
+def _to_arrow(
+    groups: Sequence[Group],
+    refined: Sequence[Refinement],
+    thresholds: NDArray[np.float32],
+    schema: pa.Schema,
+) -> pa.RecordBatch:
+    columns = {
+        c.ROOT_KEY: [int(group.keys[0, 0]) for group in groups],
+        c.FACE_IDS: [group.face_ids for group in groups],
+        c.THRESHOLDS: [thresholds] * len(groups),
+        c.GROUP_KEYS: [list(group.keys) for group in groups],
+        c.CONFIDENCES: [list(one.confidences) for one in refined],
+        c.PAIR_FIRST: [one.pairs.first.astype("<i4").tobytes() for one in refined],
+        c.PAIR_SECOND: [one.pairs.second.astype("<i4").tobytes() for one in refined],
+        c.PAIR_LOG_ODDS: [one.pairs.log_odds.astype("<i2").tobytes() for one in refined],
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=schema)

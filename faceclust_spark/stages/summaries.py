@@ -1,0 +1,92 @@
+"""One row a cluster: its size, its most typical image, how sure and how tight it is."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import functions as F
+from pyspark.sql.types import FloatType, LongType, StringType, StructField, StructType
+
+from faceclust_spark.arrow import vectors_from_arrow
+from faceclust_spark.kernels.summaries import find_extremes, mean_confidence
+from faceclust_spark.stages.output import to_arrow_schema
+from faceclust_spark.stages.root_groups import place_groups, whole_groups
+from faceclust_spark.tables import columns as c
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import DataFrame
+
+_SUMMARISED = StructType(
+    [
+        StructField(c.CLUSTER_ID, StringType(), False),
+        StructField(c.SIZE, LongType(), False),
+        StructField(c.MEDOID, StringType(), False),
+        StructField(c.MEAN_CONFIDENCE, FloatType(), False),
+        StructField(c.LOWEST_SIMILARITY, FloatType(), True),
+        StructField(c.THRESHOLD, FloatType(), False),
+    ]
+)
+
+
+def cluster_summary(
+    clusters: DataFrame, vectors: DataFrame, refinements: DataFrame, pairs_per_task: int
+) -> DataFrame:
+    """Describe each cluster by its size, medoid, mean confidence, lowest similarity and thresholds.
+
+    Medoid: the member with the highest mean cosine to the others; ties: the smaller face id. Lowest
+    similarity: the lowest cosine of any two members, over all pairs. Thresholds: those at which one
+    coarse group holds the whole cluster. Exact, so the same for any partitioning.
+    """
+    sizes = clusters.groupBy(c.CLUSTER_ID).agg(F.count(F.lit(1)).alias(c.SIZE))
+    several = sizes.where(F.col(c.SIZE) > 1)
+    members = clusters.select(c.CLUSTER_ID, c.FACE_ID, c.IMAGE_ID, c.CONFIDENCE, c.THRESHOLD).join(
+        vectors.select(c.FACE_ID, c.VECTOR), c.FACE_ID
+    )
+    every_pair = F.col(c.SIZE) * (F.col(c.SIZE) - 1) / 2
+    placed = place_groups(members, several, c.CLUSTER_ID, every_pair, pairs_per_task)
+    alone = clusters.join(sizes.where(F.col(c.SIZE) == 1), c.CLUSTER_ID).select(
+        c.CLUSTER_ID,
+        c.SIZE,
+        F.col(c.IMAGE_ID).alias(c.MEDOID),
+        F.col(c.CONFIDENCE).alias(c.MEAN_CONFIDENCE),
+        F.lit(None).cast("float").alias(c.LOWEST_SIMILARITY),
+        c.THRESHOLD,
+    )
+    described = placed.mapInArrow(_describe, _SUMMARISED).unionByName(alone)
+    known = refinements.select(c.THRESHOLDS).limit(1)  # the same in every row
+    up_to_highest = F.filter(c.THRESHOLDS, lambda threshold: threshold <= F.col(c.THRESHOLD))
+    return described.crossJoin(known).select(
+        c.CLUSTER_ID,
+        c.SIZE,
+        c.MEDOID,
+        c.MEAN_CONFIDENCE,
+        c.LOWEST_SIMILARITY,
+        up_to_highest.alias(c.THRESHOLDS),
+    )
+
+
+def _describe(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Give a row for each of the placed clusters. Runs on the executors."""
+    schema = to_arrow_schema(_SUMMARISED)
+    for rows in whole_groups(batches, c.CLUSTER_ID):
+        ends = pc.run_end_encode(rows.column(c.CLUSTER_ID)).run_ends.to_pylist()
+        starts = [0, *ends[:-1]]
+        described = [_row(rows.slice(start, end - start)) for start, end in zip(starts, ends, strict=True)]
+        yield pa.RecordBatch.from_pylist(described, schema=schema)
+
+
+def _row(members: pa.RecordBatch) -> dict[str, object]:
+    extremes = find_extremes(vectors_from_arrow(members[c.VECTOR]))
+    return {
+        c.CLUSTER_ID: members[c.CLUSTER_ID][0].as_py(),
+        c.SIZE: members.num_rows,
+        c.MEDOID: members[c.IMAGE_ID][extremes.medoid].as_py(),
+        c.MEAN_CONFIDENCE: mean_confidence(members[c.CONFIDENCE].to_numpy()),
+        c.LOWEST_SIMILARITY: None if math.isnan(extremes.lowest) else extremes.lowest,
+        c.THRESHOLD: pc.min(members[c.THRESHOLD]).as_py(),
+    }
