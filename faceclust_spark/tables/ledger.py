@@ -1,0 +1,148 @@
+"""The ledger: what ran, on which table versions, for how long, and with what result."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version as package_version
+from typing import TYPE_CHECKING, NamedTuple
+
+from pyspark.sql import functions as F
+
+from faceclust_spark.errors import ResumeError
+from faceclust_spark.tables import columns as c
+from faceclust_spark.tables.schemas import RUNS, Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from faceclust_spark.config import Config
+    from faceclust_spark.tables.storage import TableStore
+
+log = logging.getLogger(__name__)
+
+STARTED, FINISHED, FAILED = "started", "finished", "failed"
+_PACKAGES = ("faceclust-spark", "pyspark", "delta-spark", "numpy", "torch", "faiss-cpu", "pyarrow")
+
+
+class Outcome(NamedTuple):
+    """What a stage reports of itself."""
+
+    rows: int
+    largest_group: int | None = None
+    unit: str = "faces"
+    details: Mapping[str, int] = {}  # written to the ledger's message as JSON
+
+
+class Record:
+    """Filled in by the stage that a ledger entry is about."""
+
+    outcome = Outcome(0)
+
+
+class Ledger:
+    """The entries of one run. Opening it checks that an earlier start of the same run fits this one."""
+
+    def __init__(self, spark: SparkSession, store: TableStore, config: Config, run_id: str) -> None:
+        self._spark, self._store, self._config, self._run_id = spark, store, config, run_id
+        self._packages = {name: package_version(name) for name in _PACKAGES}
+        self.seconds: dict[str, float] = {}
+        self._finished = self._earlier()
+
+    def finished(self, stage: str) -> bool:
+        """Tell whether an earlier start of this run has finished the stage."""
+        return stage in self._finished
+
+    def details(self, stage: str) -> dict[str, int]:
+        """Give the counts that a finished stage has reported."""
+        return self._finished.get(stage, {})
+
+    @contextlib.contextmanager
+    def stage(self, name: str, inputs: tuple[Table, ...] = ()) -> Iterator[Record]:
+        """Record a stage: seconds, rows and input versions when it ends, the error when it fails."""
+        started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
+        versions = {table.name: self._store.version(table) for table in inputs if self._store.exists(table)}
+        record = Record()
+        try:
+            yield record
+        except BaseException as error:
+            took = time.monotonic() - clock
+            with contextlib.suppress(Exception):  # the stage's own error is the one to tell
+                self._write(name, FAILED, started, took, Outcome(0), versions, str(error)[:2000])
+            raise
+        took, outcome = time.monotonic() - clock, record.outcome
+        message = json.dumps(dict(outcome.details)) if outcome.details else None
+        self._write(name, FINISHED, started, took, outcome, versions, message)
+        self._finished[name], self.seconds[name] = dict(outcome.details), round(took, 2)
+        largest = "" if outcome.largest_group is None else f", largest group {outcome.largest_group:,}"
+        log.info("%-14s %s %s%s, %.1f s", name, f"{outcome.rows:,}", outcome.unit, largest, took)
+
+    def _write(
+        self,
+        stage: str,
+        status: str,
+        started: datetime.datetime,
+        seconds: float,
+        outcome: Outcome,
+        inputs: dict[str, int],
+        message: str | None,
+    ) -> None:
+        row = {
+            c.RUN_ID: self._run_id,
+            c.STAGE: stage,
+            c.STATUS: status,
+            c.STARTED_AT: started,
+            c.SECONDS: seconds,
+            c.ROWS: outcome.rows,
+            c.LARGEST_GROUP: outcome.largest_group,
+            c.CONFIG: self._config.model_dump_json(),
+            c.CONFIG_HASH: self._config.hash(),
+            c.PACKAGES: self._packages,
+            c.INPUTS: inputs,
+            c.MESSAGE: message,
+        }
+        rows = self._spark.createDataFrame([tuple(row[name] for name in RUNS.schema.names)], RUNS.schema)
+        self._store.append(RUNS, rows, self._run_id)
+
+    def _earlier(self) -> dict[str, dict[str, int]]:
+        """Give the finished stages of earlier starts of this run, with their counts."""
+        if not self._store.exists(RUNS):
+            return {}
+        entries = (
+            self._store.read(RUNS)
+            .where(F.col(c.RUN_ID) == self._run_id)
+            .select(c.STAGE, c.STATUS, c.CONFIG, c.CONFIG_HASH, c.MESSAGE)
+            .toArrow()
+            .to_pylist()
+        )
+        for entry in entries:
+            self._require_same(entry)
+        return {
+            entry[c.STAGE]: json.loads(entry[c.MESSAGE] or "{}")
+            for entry in entries
+            if entry[c.STATUS] == FINISHED
+        }
+
+    def _require_same(self, entry: Mapping[str, str]) -> None:
+        earlier = json.loads(entry[c.CONFIG])
+        differences = []
+        if entry[c.CONFIG_HASH] != self._config.hash():
+            now = self._config.model_dump(mode="json")
+            differences += [
+                f"{section}.{key}: {earlier[section][key]!r} then, {value!r} now"
+                for section, values in now.items()
+                if isinstance(values, dict) and section != "spark"
+                for key, value in values.items()
+                if key in earlier.get(section, {}) and earlier[section][key] != value
+            ] or ["settings that one of the two versions does not know"]
+        if earlier.get("source") != self._config.source:
+            differences.append(f"source: {earlier.get('source')!r} then, {self._config.source!r} now")
+        if differences:
+            raise ResumeError(
+                f"run {self._run_id} was begun otherwise ({'; '.join(differences)}): continue it with what it was "
+                "begun with, or start a new run without --run-id"
+            )
