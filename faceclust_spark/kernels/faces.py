@@ -103,7 +103,7 @@ def hash_rows(texts: Sequence[str], embeddings: Ragged, attributes: Ragged) -> l
     return hashes
 
 
-def quantise_faces(embeddings: NDArray[np.floating]) -> NDArray[np.int16]:
+def quantise_faces(embeddings: NDArray[np.generic]) -> NDArray[np.int16]:
     """Give unit vectors on the grid: `(n, d)`, finite and not zero, to int16 `(n, d)`.
 
     Each row depends on itself only, whatever the memory layout and the size of the blocks.

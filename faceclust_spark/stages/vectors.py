@@ -1,19 +1,73 @@
-"""Samples of the gallery's vectors, small enough for one process."""
+"""The vectors of faces: prepared from raw features, and sampled for one process."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import functions as F
 
-from faceclust_spark.arrow import vectors_from_arrow
+from faceclust_spark.arrow import (
+    attributes_from_arrow,
+    lists_from_arrow,
+    vectors_from_arrow,
+    vectors_to_arrow,
+)
+from faceclust_spark.kernels.attributes import AttributeStatistics, standardise
+from faceclust_spark.kernels.faces import quantise_faces
 from faceclust_spark.kernels.ids import sample_mask
+from faceclust_spark.stages.output import arrow_output, stage_schema
 from faceclust_spark.tables import columns as c
+from faceclust_spark.tables import schemas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import Column, DataFrame
+
+
+def prepared_vectors(accepted: DataFrame, statistics: AttributeStatistics | None) -> DataFrame:
+    """Put usable face features on the grid and standardise the attributes. Fulfils VECTORS.
+
+    Without statistics the gallery has no attributes, and the column is null.
+    """
+    raw = accepted.select(c.FACE_ID, c.EMBEDDING, c.ATTRIBUTES, c.CONTENT_HASH)
+    return raw.mapInArrow(_preparer(statistics), stage_schema(schemas.VECTORS))
+
+
+def _preparer(
+    statistics: AttributeStatistics | None,
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    schema = arrow_output(schemas.VECTORS)
+
+    def prepare(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if batch.num_rows:
+                values, _ = lists_from_arrow(batch.column(c.EMBEDDING))
+                faces = values.reshape(batch.num_rows, -1)
+                columns = {
+                    c.FACE_ID: batch.column(c.FACE_ID),
+                    c.VECTOR: vectors_to_arrow(quantise_faces(faces)),
+                    c.ATTRIBUTES: _standardised(batch.column(c.ATTRIBUTES), statistics),
+                    c.CONTENT_HASH: batch.column(c.CONTENT_HASH),
+                }
+                yield pa.RecordBatch.from_pydict(columns, schema)
+
+    return prepare
+
+
+def _standardised(raw: pa.ListArray, statistics: AttributeStatistics | None) -> pa.Array:
+    """Give a list column with a null element for each missing attribute."""
+    if statistics is None:
+        return pa.nulls(len(raw), pa.list_(pa.float32()))
+    width = len(statistics.means)
+    attributes = attributes_from_arrow(raw)
+    if not attributes.size:
+        attributes = np.full((len(raw), width), np.nan, np.float32)
+    scores = standardise(attributes, statistics).reshape(-1)
+    offsets = np.arange(len(raw) + 1, dtype=np.int32) * np.int32(width)
+    return pa.ListArray.from_arrays(offsets, pa.array(scores, mask=np.isnan(scores)))
 
 
 def sampling_order(purpose: str) -> Column:
@@ -31,9 +85,7 @@ def sample_vectors(
 
     Returns face ids int64 `(m,)` and grid vectors int16 `(m, d)` with m = min(size, faces).
     """
-    sample = (
-        vectors.select(c.FACE_ID, c.VECTOR).orderBy(sampling_order(purpose)).limit(size).toArrow()
-    )
+    sample = vectors.select(c.FACE_ID, c.VECTOR).orderBy(sampling_order(purpose)).limit(size).toArrow()
     # toArrow may hand back its chunks in any order within the limit: the key decides again.
     face_ids = sample[c.FACE_ID].to_numpy()
     order = np.argsort(face_ids ^ np.int64(sample_mask(purpose)), kind="stable")

@@ -1,0 +1,242 @@
+import json
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from faceclust_spark.config import IngestConfig
+from faceclust_spark.errors import DataError, QuarantineError
+from faceclust_spark.kernels.faces import prepare_faces
+from faceclust_spark.kernels.ids import hash_image_ids
+from faceclust_spark.stages.ingest import Gallery, check_quarantined_share, ingested
+from faceclust_spark.stages.vectors import sample_vectors
+from faceclust_spark.tables import schemas
+from faceclust_spark.tables.storage import TableStore
+
+SOURCE = (
+    "image_id string, embedding array<float>, attributes array<float>, photo_id string, "
+    "quality float, label string, embedding_model string, extra map<string,string>"
+)
+NAN = float("nan")
+
+
+def row(image_id, embedding, attributes=None, label=None, model="m", extra=None):
+    return (image_id, embedding, attributes, None, None, label, model, extra)
+
+
+class Tables:
+    """Tables in a folder, merged into as the pipeline does."""
+
+    def __init__(self, spark, folder):
+        self.spark, self.store = spark, TableStore(spark, str(folder))
+
+    def read(self, table):
+        if self.store.exists(table):
+            return self.store.read(table)
+        return self.spark.createDataFrame([], table.schema)
+
+    def ingest(self, source, config=None, **settings):
+        if isinstance(source, list):
+            source = self.spark.createDataFrame(source, SOURCE)
+        tables = schemas.FACES, schemas.VECTORS, schemas.ATTRIBUTE_STATISTICS
+        gallery = Gallery(*(self.read(table) for table in tables))
+        config = config or IngestConfig()
+        result = ingested(source, "s", gallery, config, self.store.materialise, **settings)
+        if result.statistics is not None:
+            self.store.replace(schemas.ATTRIBUTE_STATISTICS, result.statistics, "run")
+        for table, rows in (
+            (schemas.QUARANTINE, result.quarantine),
+            (schemas.VECTORS, result.vectors),
+            (schemas.FACES, result.faces),
+        ):
+            self.store.merge(table, rows, "run")
+        return result.counts
+
+    def content(self, table):
+        names = [name for name in table.schema.names if name != "run_id"]
+        rows = self.read(table).select(names).toArrow().to_pylist()
+        return sorted(rows, key=lambda r: json.dumps(r, default=str))
+
+
+@pytest.fixture
+def tables(spark, tmp_path):
+    return Tables(spark, tmp_path)
+
+
+def vector_of(embedding):
+    return prepare_faces(np.array([embedding], dtype=np.float32)).vectors.tobytes()
+
+
+BAD_ROWS = [
+    (row(None, [1.0, 2.0]), "null_id", "null or empty"),
+    (row("", [1.0, 2.0]), "null_id", "null or empty"),
+    (row("none", None), "null_embedding", "null or empty"),
+    (row("empty", []), "null_embedding", "null or empty"),
+    (row("wide", [1.0, 2.0, 3.0]), "wrong_width", "3 components, the gallery has 2"),
+    (row("wide nan", [1.0, 2.0, NAN]), "wrong_width", "3 components, the gallery has 2"),
+    (row("nan", [1.0, NAN]), "not_finite", "1 of 2 components"),
+    (row("null inside", [1.0, None]), "not_finite", "1 of 2 components"),
+    (row("infinite", [float("inf"), 1.0]), "not_finite", "1 of 2 components"),
+    (row("zero", [0.0, 0.0]), "zero_norm", "every component"),
+    (row("model", [1.0, 2.0], model="x"), "mixed_embedding_model", "x, the gallery's is m"),
+    (row("no model", [1.0, 2.0], model=None), "mixed_embedding_model", "not stated"),
+    (row("attributes", [1.0, 2.0], [1.0]), "wrong_attribute_width", "1 attributes"),
+    (row("twice", [1.0, 2.0], [1.0, 2.0]), "conflicting_rows", "differ"),
+    (row("twice", [1.0, 2.5], [1.0, 2.0]), "conflicting_rows", "differ"),
+    (row("label", [1.0, 2.0], label="p"), "conflicting_rows", "differ"),
+    (row("label", [1.0, 2.0], label="q"), "conflicting_rows", "differ"),
+]
+GOOD_ROWS = [
+    row("a", [3.0, 4.0], [1.0, 5.0], label="p", extra={"source": "wild"}),
+    row("b", [1.0, -1.0], [3.0, 5.0]),
+    row("c", [-2.0, 1.0], [NAN, None]),
+    row("d", [1.0, 0.0]),
+    row("e", [1.0, 7.0], []),
+    row("e", [1.0, 7.0], []),
+]
+
+
+def test_every_kind_of_bad_row_goes_to_quarantine(tables):
+    batch = [*(bad for bad, _, _ in BAD_ROWS), *GOOD_ROWS]
+    repeated = [row(None, [5.0, 6.0])] * 3
+    counts = tables.ingest([*batch, *repeated])
+    assert counts.read == len(batch) + 3
+    assert (counts.new, counts.accepted, counts.duplicates) == (5, 5, 1)
+    found = tables.content(schemas.QUARANTINE)
+    assert len(found) == sum(counts.quarantined.values()) == len(BAD_ROWS) + 3
+    for bad, reason, detail in BAD_ROWS:
+        stored = [r for r in found if r["image_id"] == bad[0] and r["reason"] == reason]
+        assert stored and all(detail in r["detail"] for r in stored), bad
+    told = next(r for r in found if r["image_id"] == "nan")
+    assert json.loads(told["row"])["embedding"] == [1.0, "NaN"]
+    faces = {r["image_id"]: r for r in tables.content(schemas.FACES)}
+    assert sorted(faces) == ["a", "b", "c", "d", "e"]
+    assert faces["a"]["label"] == "p" and faces["a"]["extra"] == [("source", "wild")]
+    vectors = {r["face_id"]: r for r in tables.content(schemas.VECTORS)}
+    ids = dict(zip("abcde", hash_image_ids("abcde").tolist(), strict=True))
+    assert {name: faces[name]["face_id"] for name in faces} == ids
+    assert vectors[ids["a"]]["vector"] == vector_of([3.0, 4.0])
+    assert vectors[ids["a"]]["attributes"] == [-1.0, 0.0]
+    for name in "cde":
+        assert vectors[ids[name]]["attributes"] == [None, None]
+
+    # The same batch once more changes nothing.
+    all_tables = schemas.FACES, schemas.VECTORS, schemas.QUARANTINE, schemas.ATTRIBUTE_STATISTICS
+    before = [tables.content(table) for table in all_tables]
+    again = tables.ingest(list(reversed([*batch, *repeated])))
+    assert (again.unchanged, again.new, again.replaced) == (5, 0, 0)
+    assert again.quarantined == counts.quarantined
+    assert [tables.content(table) for table in all_tables] == before
+
+
+def test_a_later_batch_replaces_faces_and_keeps_width_model_and_statistics(tables):
+    tables.ingest([row("a", [3.0, 4.0], [1.0]), row("b", [4.0, 3.0], [3.0])])
+    later = [
+        row("a", [0.0, 2.0], [5.0]),
+        row("b", [4.0, 3.0], [3.0]),
+        *(row(f"w{i}", [1.0, 2.0, 3.0], [1.0]) for i in range(5)),
+        *(row(f"x{i}", [1.0, 2.0], [1.0], model="x") for i in range(5)),
+        row("c", [1.0, 1.0], [1.0, 2.0]),
+        row("d", [1.0, 1.0], [None]),
+    ]
+    counts = tables.ingest(later)
+    assert (counts.new, counts.replaced, counts.unchanged) == (1, 1, 1)
+    assert counts.quarantined == {
+        "mixed_embedding_model": 5,
+        "wrong_width": 5,
+        "wrong_attribute_width": 1,
+    }
+    vectors = {r["face_id"]: r for r in tables.content(schemas.VECTORS)}
+    replaced = vectors[hash_image_ids(["a"]).item()]
+    assert replaced["vector"] == vector_of([0.0, 1.0])
+    assert replaced["attributes"] == [3.0]
+    assert len(vectors) == len(tables.content(schemas.FACES)) == 3
+
+
+def test_collisions_go_to_quarantine_and_the_stored_face_stays(tables):
+    names = [f"image {i:03d}" for i in range(60)]
+    ids = dict(zip(names, hash_image_ids(names, bits=5).tolist(), strict=True))
+    counts = tables.ingest([row(n, [1.0, 2.0]) for n in reversed(names[30:])], id_bits=5)
+    owners = {}
+    for name in [*names[30:], *names[:30]]:
+        owners.setdefault(ids[name], name)
+    kept = {owner for owner in owners.values() if owner >= names[30]}
+    assert {r["image_id"] for r in tables.content(schemas.FACES)} == kept
+    assert counts.quarantined == {"face_id_collision": 30 - len(kept)}
+
+    counts = tables.ingest([row(n, [1.0, 2.0]) for n in names], id_bits=5)
+    assert counts.unchanged == len(kept)
+    assert {r["image_id"] for r in tables.content(schemas.FACES)} == set(owners.values())
+    told = [r for r in tables.content(schemas.QUARANTINE) if r["image_id"] == names[29]]
+    if owners[ids[names[29]]] != names[29]:
+        assert told[0]["detail"].endswith(owners[ids[names[29]]])
+
+
+@pytest.mark.parametrize(("width", "model"), [(2, "m"), (3, "m")])
+def test_the_first_batch_votes_and_the_smaller_wins_a_tie(tables, width, model):
+    batch = [row(f"{w}{m}{i}", [1.0] * w, None, model=m) for w in (3, 2) for m in "xm" for i in "12"]
+    batch += [row("more", [1.0] * width, model=model)] if width == 3 else []
+    tables.ingest(batch, IngestConfig(max_quarantined_share=1.0))
+    found = {(r["embedding_model"], r["image_id"][0]) for r in tables.content(schemas.FACES)}
+    assert found == ({("m", "2")} if width == 2 else {("m", "3"), ("m", "m")})
+
+
+def big_gallery(spark, faces=3_000, partitions=1):
+    rng = np.random.default_rng(3)
+    embeddings = rng.standard_normal((faces, 24)).astype(np.float32)
+    attributes = rng.lognormal(size=(faces, 5)).astype(np.float32)
+    attributes[rng.random(attributes.shape) < 0.1] = np.nan
+    ids = [f"image {i}" for i in range(faces)]
+    order = rng.permutation(faces) if partitions > 1 else range(faces)
+    rows = [row(ids[i], embeddings[i].tolist(), attributes[i].tolist()) for i in order]
+    return ids, embeddings, attributes, spark.createDataFrame(rows, SOURCE).repartition(partitions)
+
+
+def test_ingest_equals_the_in_process_door_for_any_partitioning(spark, tmp_path):
+    config = IngestConfig(statistics_sample=700, attribute_names=tuple("abcde"))
+    content = []
+    for partitions in (1, 7):
+        ids, embeddings, attributes, source = big_gallery(spark, partitions=partitions)
+        tables = Tables(spark, tmp_path / str(partitions))
+        tables.ingest(source, config)
+        content.append([tables.content(t) for t in (schemas.FACES, schemas.VECTORS)])
+        content[-1].append(tables.content(schemas.ATTRIBUTE_STATISTICS))
+    assert content[0] == content[1]
+    assert [r["name"] for r in content[0][2]] == list("abcde")
+    expected = prepare_faces(embeddings, attributes, ids, statistics_sample=700)
+    stored = {r["face_id"]: r for r in content[0][1]}
+    for face_id, vector, scores in zip(*expected, strict=True):
+        assert stored[face_id]["vector"] == vector.tobytes()
+        np.testing.assert_array_equal(np.array(stored[face_id]["attributes"], np.float32), scores)
+
+    vectors = tables.read(schemas.VECTORS)
+    sample_ids, sample = sample_vectors(vectors.repartition(5), 100, "cells")
+    from faceclust_spark.kernels.ids import sample_rows
+
+    chosen = sample_rows(expected.face_ids, 100, "cells")
+    np.testing.assert_array_equal(sample_ids, expected.face_ids[chosen])
+    np.testing.assert_array_equal(sample, expected.vectors[chosen])
+
+
+def test_a_gallery_without_attributes_works(tables):
+    counts = tables.ingest([row("a", [1.0, 2.0]), row("b", [1.0, 2.0], [])])
+    assert counts.accepted == 2
+    assert tables.read(schemas.ATTRIBUTE_STATISTICS).count() == 0
+    assert tables.read(schemas.VECTORS).where(F.col("attributes").isNotNull()).count() == 0
+
+
+def test_too_many_bad_rows_stop_the_run_with_reasons(tables):
+    counts = tables.ingest([row("a", [1.0, 2.0]), row("b", [0.0, 0.0]), row(None, [1.0, 1.0])])
+    check_quarantined_share(counts, IngestConfig(max_quarantined_share=0.7))
+    with pytest.raises(QuarantineError) as error:
+        check_quarantined_share(counts, IngestConfig())
+    message = str(error.value)
+    assert "2 of 3 rows (66.7%)" in message
+    assert "zero_norm: 1 rows, such as 'b': every component of the embedding is 0" in message
+    assert "null_id: 1 rows, such as a row without id" in message
+    empty = tables.ingest([])
+    with pytest.raises(DataError, match="holds no row"):
+        check_quarantined_share(empty, IngestConfig())
+    names = IngestConfig(attribute_names=("age",))
+    with pytest.raises(DataError, match="1 names, the faces have 2 attributes"):
+        tables.ingest([row("z", [1.0, 2.0], [1.0, 2.0])], names)
