@@ -9,12 +9,13 @@ what Spark and the resolver have to say goes to a log file instead of the user's
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import getpass
 import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,19 +28,15 @@ from faceclust_spark.errors import (
     DeltaUnavailableError,
     FaceclustError,
     InfrastructureError,
-    JavaError,
 )
+from faceclust_spark.java import check_java
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
 
-JAVA_VERSIONS = (17, 21)
-_JAVA_REMEDY = (
-    "install Java 17 or 21 (Debian: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17; "
-    "conda: conda install openjdk=17) and let JAVA_HOME point at it"
-)
+_NAME = "faceclust"
 _DELTA_REMEDY = (
     "either let this machine reach a Maven repository once, so that the jars can be resolved, or put them "
     "into a folder and say --set spark.jars=FOLDER; under spark-submit add "
@@ -49,43 +46,25 @@ _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 
 
 def get_session(config: SparkConfig | None = None) -> SparkSession:
-    """Give the active Spark session, or build one with Delta Lake.
+    """Give the Spark session of this process as it is, or build one with Delta Lake.
 
     Raises JavaError, DeltaUnavailableError, or InfrastructureError where Spark does not start.
     """
-    from pyspark.sql import SparkSession
-
     config = config or SparkConfig()
-    active = SparkSession.getActiveSession()
+    active = _existing()
     if active is not None:
         require_delta(active)
         return active
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     remote = _remote(config)
-    session = _connect(remote, config) if remote else _start(config)
+    if _submitted():
+        session = _submitted_session(config)
+    elif remote and not remote.startswith("local"):
+        session = _connect(remote, config)
+    else:
+        session = _start(config, remote)
     require_delta(session)
     return session
-
-
-def check_java() -> str:
-    """Give the path of the Java that Spark would start. Raises JavaError with the remedy."""
-    home = os.environ.get("JAVA_HOME")
-    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    if java is None or not Path(java).exists():
-        place = f"JAVA_HOME is {home}, which holds no bin/java" if home else "there is no java on the PATH"
-        raise JavaError(f"Spark needs Java and {place}: {_JAVA_REMEDY}")
-    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-    found = re.search(r'version "(?:1\.)?(\d+)', told.stderr + told.stdout)
-    version = int(found.group(1)) if found else 0
-    if version not in JAVA_VERSIONS:
-        raise JavaError(f"{java} is Java {version or 'of unknown version'}, Spark 4.1 needs {_JAVA_REMEDY}")
-    modules = subprocess.run([java, "--list-modules"], capture_output=True, text=True, check=False)
-    if "jdk.incubator.vector" not in modules.stdout:
-        raise JavaError(
-            f"{java} is a trimmed runtime without the module jdk.incubator.vector, with which Spark does not "
-            f"start: {_JAVA_REMEDY}"
-        )
-    return java
 
 
 def require_delta(session: SparkSession) -> None:
@@ -107,11 +86,13 @@ def require_delta(session: SparkSession) -> None:
 def delta_jars(folder: str) -> str:
     """Give the jars of a folder as Spark's comma-separated list. Raises ConfigError."""
     jars = sorted(str(path) for path in Path(folder).glob("*.jar"))
-    if not any("delta-spark" in Path(jar).name for jar in jars):
+    missing = [
+        name for name in ("delta-spark", "delta-storage") if not any(name in Path(j).name for j in jars)
+    ]
+    if missing:
         raise ConfigError(
-            f"spark.jars: {folder} holds {len(jars)} jars and none called delta-spark*.jar; put there Delta's "
-            "jars for this version of delta-spark (`python -m faceclust_spark.session` on a machine with "
-            "network resolves them, into ~/.ivy2*/jars)"
+            f"spark.jars: {folder} holds {len(jars)} jars, none of them {' or '.join(missing)}; copy there all "
+            "that `python -m faceclust_spark.session` resolves on a machine with network, into ~/.ivy2*/jars"
         )
     return ",".join(jars)
 
@@ -122,6 +103,8 @@ def local_settings(cores: int) -> dict[str, str]:
     return {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        # Otherwise Spark leaves a folder spark-warehouse wherever the user happens to stand.
+        "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / f"faceclust-warehouse-{_user()}"),
         "spark.sql.shuffle.partitions": partitions,
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": partitions,
         # 50 tasks to read one table's log otherwise: read 4.0 -> 0.9 s, overwrite 4.3 -> 1.5 s measured.
@@ -143,25 +126,50 @@ def _settings(config: SparkConfig) -> dict[str, str]:
     }
     # One thread a Python worker: Spark already runs a worker a core.
     settings |= {f"spark.executorEnv.{name}": "1" for name in _THREAD_LIMITS}
-    if (config.master or "local[*]").startswith("local") and not _submitted():
-        settings |= local_settings(_local_cores(config.master))
-    if config.shuffle_partitions != "auto":
-        settings["spark.sql.shuffle.partitions"] = str(config.shuffle_partitions)
+    master = config.master or _remote(config) or "local[*]"
+    if master.startswith("local"):
+        settings |= local_settings(_local_cores(master))
     if config.jars:
         settings["spark.jars"] = delta_jars(config.jars)
-    return settings | config.settings
+    return settings | _given_settings(config)
 
 
-def _start(config: SparkConfig) -> SparkSession:
+def _given_settings(config: SparkConfig) -> dict[str, str]:
+    """Give what the user has set, and nothing of our own."""
+    if config.shuffle_partitions == "auto":
+        return config.settings
+    return {"spark.sql.shuffle.partitions": str(config.shuffle_partitions)} | config.settings
+
+
+def _existing() -> SparkSession | None:
+    """Give the session that this process has, whichever thread built it."""
+    from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.appName("faceclust")
-    if _submitted():
-        return builder.getOrCreate()
+    try:
+        return SparkSession.active()
+    except PySparkRuntimeError:
+        return None
+
+
+def _submitted_session(config: SparkConfig) -> SparkSession:
+    """Build the session inside the JVM of spark-submit, which has read its own settings already."""
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.appName(_NAME)
+    for name, value in _given_settings(config).items():
+        builder = builder.config(name, value)
+    return builder.getOrCreate()
+
+
+def _start(config: SparkConfig, remote: str | None) -> SparkSession:
+    """Launch a JVM and build the session in it; remote `local[...]` makes it a Spark Connect server."""
+    from pyspark.sql import SparkSession
+
     check_java()
-    builder = builder.master(config.master or "local[*]")
-    settings = _settings(config)
-    for name, value in settings.items():
+    builder = SparkSession.builder.appName(_NAME)
+    builder = builder.remote(remote) if remote else builder.master(config.master or "local[*]")
+    for name, value in _settings(config).items():
         builder = builder.config(name, value)
     if not config.jars and "spark.jars.packages" not in config.settings:
         from delta import configure_spark_with_delta_pip
@@ -170,6 +178,8 @@ def _start(config: SparkConfig) -> SparkSession:
     with _quiet_launch() as messages:
         try:
             return builder.getOrCreate()
+        except ImportError as error:
+            raise _connect_error(str(remote), error) from None
         except Exception as error:
             raise _launch_error(messages.read_text(errors="replace"), error) from None
 
@@ -183,9 +193,13 @@ def _connect(remote: str, config: SparkConfig) -> SparkSession:
             builder = builder.config(name, value)
         return builder.getOrCreate()
     except ImportError as error:
-        raise InfrastructureError(
-            f"Spark Connect ({remote}) needs further packages: pip install 'faceclust-spark[connect]' ({error})"
-        ) from None
+        raise _connect_error(remote, error) from None
+
+
+def _connect_error(remote: str, error: ImportError) -> InfrastructureError:
+    return InfrastructureError(
+        f"Spark Connect ({remote}) needs further packages: pip install 'faceclust-spark[connect]' ({error})"
+    )
 
 
 def _remote(config: SparkConfig) -> str | None:
@@ -194,13 +208,19 @@ def _remote(config: SparkConfig) -> str | None:
     return None if config.master else os.environ.get("SPARK_REMOTE")
 
 
+def _user() -> str:
+    with contextlib.suppress(KeyError, OSError):  # a container's user may have no name
+        return getpass.getuser()
+    return str(os.getuid())
+
+
 def _submitted() -> bool:
     """Tell whether spark-submit has started this process, and so has set the session up already."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
-def _local_cores(master: str | None) -> int:
-    found = re.match(r"local\[(\d+)", master or "")
+def _local_cores(master: str) -> int:
+    found = re.match(r"local\[(\d+)", master)
     if found:
         return int(found.group(1))
     return 1 if master == "local" else (os.cpu_count() or 1)
@@ -212,7 +232,9 @@ def _quiet_launch() -> Iterator[Path]:
 
     With debug logging nothing is redirected.
     """
-    messages = Path(tempfile.mkdtemp(prefix="faceclust-")) / "spark.log"
+    folder = tempfile.mkdtemp(prefix="faceclust-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    messages = Path(folder) / "spark.log"
     messages.touch()
     if log.isEnabledFor(logging.DEBUG):
         yield messages
