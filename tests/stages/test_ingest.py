@@ -1,22 +1,32 @@
 import json
+import uuid
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
 from faceclust_spark.config import IngestConfig
 from faceclust_spark.errors import DataError, QuarantineError
 from faceclust_spark.kernels.faces import prepare_faces
-from faceclust_spark.kernels.ids import hash_image_ids
-from faceclust_spark.stages.ingest import Gallery, check_quarantined_share, ingested
+from faceclust_spark.kernels.ids import hash_image_ids, sample_rows
+from faceclust_spark.stages.attribute_statistics import check_attribute_names
+from faceclust_spark.stages.ingest import (
+    Gallery,
+    IngestCounts,
+    check_quarantined_share,
+    expected_of,
+    ingested,
+)
+from faceclust_spark.stages.output import arrow_output, stage_schema
 from faceclust_spark.stages.vectors import sample_vectors
 from faceclust_spark.tables import schemas
-from faceclust_spark.tables.storage import TableStore
 
 SOURCE = (
     "image_id string, embedding array<float>, attributes array<float>, photo_id string, "
     "quality float, label string, embedding_model string, extra map<string,string>"
 )
+STORED = schemas.FACES, schemas.VECTORS, schemas.ATTRIBUTE_STATISTICS
 NAN = float("nan")
 
 
@@ -25,37 +35,50 @@ def row(image_id, embedding, attributes=None, label=None, model="m", extra=None)
 
 
 class Tables:
-    """Tables in a folder, merged into as the pipeline does."""
+    """Tables in memory, merged into as the pipeline does: by key, where the content differs."""
 
     def __init__(self, spark, folder):
-        self.spark, self.store = spark, TableStore(spark, str(folder))
+        self.spark, self.folder = spark, folder
+        self.rows = {table.name: {} for table in schemas.ALL_TABLES}
 
     def read(self, table):
-        if self.store.exists(table):
-            return self.store.read(table)
-        return self.spark.createDataFrame([], table.schema)
+        schema = stage_schema(table)
+        rows = pa.Table.from_pylist(list(self.rows[table.name].values()), arrow_output(table))
+        return self.spark.createDataFrame(rows, schema)
+
+    def materialise(self, rows, name):
+        path = str(self.folder / f"{name}-{uuid.uuid4()}")
+        rows.write.parquet(path)
+        return self.spark.read.parquet(path)
+
+    def merge(self, table, rows):
+        assert rows.columns == stage_schema(table).names
+        keys = table.keys or ("version", "position")
+        stored = self.rows[table.name]
+        found = rows.toArrow().to_pylist()
+        by_key = {tuple(row[key] for key in keys): row for row in found}
+        assert len(by_key) == len(found)
+        changed = {
+            key: row
+            for key, row in by_key.items()
+            if key not in stored or stored[key]["content_hash"] != row["content_hash"]
+        }
+        stored.update(changed)
 
     def ingest(self, source, config=None, **settings):
         if isinstance(source, list):
             source = self.spark.createDataFrame(source, SOURCE)
-        tables = schemas.FACES, schemas.VECTORS, schemas.ATTRIBUTE_STATISTICS
-        gallery = Gallery(*(self.read(table) for table in tables))
-        config = config or IngestConfig()
-        result = ingested(source, "s", gallery, config, self.store.materialise, **settings)
+        gallery = Gallery(*(self.read(table) for table in STORED))
+        result = ingested(source, "s", gallery, config or IngestConfig(), self.materialise, **settings)
         if result.statistics is not None:
-            self.store.replace(schemas.ATTRIBUTE_STATISTICS, result.statistics, "run")
-        for table, rows in (
-            (schemas.QUARANTINE, result.quarantine),
-            (schemas.VECTORS, result.vectors),
-            (schemas.FACES, result.faces),
-        ):
-            self.store.merge(table, rows, "run")
+            self.merge(schemas.ATTRIBUTE_STATISTICS, result.statistics)
+        self.merge(schemas.QUARANTINE, result.quarantine)
+        self.merge(schemas.VECTORS, result.vectors)
+        self.merge(schemas.FACES, result.faces)
         return result.counts
 
     def content(self, table):
-        names = [name for name in table.schema.names if name != "run_id"]
-        rows = self.read(table).select(names).toArrow().to_pylist()
-        return sorted(rows, key=lambda r: json.dumps(r, default=str))
+        return sorted(self.rows[table.name].values(), key=lambda row: json.dumps(row, default=str))
 
 
 @pytest.fixture
@@ -121,8 +144,9 @@ def test_every_kind_of_bad_row_goes_to_quarantine(tables):
         assert vectors[ids[name]]["attributes"] == [None, None]
 
     # The same batch once more changes nothing.
-    all_tables = schemas.FACES, schemas.VECTORS, schemas.QUARANTINE, schemas.ATTRIBUTE_STATISTICS
+    all_tables = *STORED, schemas.QUARANTINE
     before = [tables.content(table) for table in all_tables]
+    assert counts.examples["null_id"].startswith("a row without id: ")
     again = tables.ingest(list(reversed([*batch, *repeated])))
     assert (again.unchanged, again.new, again.replaced) == (5, 0, 0)
     assert again.quarantined == counts.quarantined
@@ -172,13 +196,16 @@ def test_collisions_go_to_quarantine_and_the_stored_face_stays(tables):
         assert told[0]["detail"].endswith(owners[ids[names[29]]])
 
 
-@pytest.mark.parametrize(("width", "model"), [(2, "m"), (3, "m")])
-def test_the_first_batch_votes_and_the_smaller_wins_a_tie(tables, width, model):
-    batch = [row(f"{w}{m}{i}", [1.0] * w, None, model=m) for w in (3, 2) for m in "xm" for i in "12"]
-    batch += [row("more", [1.0] * width, model=model)] if width == 3 else []
-    tables.ingest(batch, IngestConfig(max_quarantined_share=1.0))
-    found = {(r["embedding_model"], r["image_id"][0]) for r in tables.content(schemas.FACES)}
-    assert found == ({("m", "2")} if width == 2 else {("m", "3"), ("m", "m")})
+def test_the_first_batch_votes_and_the_smaller_wins_a_tie(tables):
+    rows = [(w, m, 4, None) for w in (3, 2) for m in ("x", "m") for _ in "12"]
+    rows += [(2, "m", 5, "zero_norm"), (9, None, 7, None), (2, "m", 0, None), (3, "x", 5, None)]
+    schema = "width int, embedding_model string, attribute_width int, reason string"
+    checked = tables.spark.createDataFrame(rows, schema)
+    gallery = Gallery(*(tables.read(table) for table in STORED))
+    tied = checked.where("attribute_width > 0 AND (width != 3 OR attribute_width != 5)")
+    assert expected_of(tied, gallery, 0) == (2, "m", 4)
+    assert expected_of(checked.where("width > 2"), gallery, 0) == (3, "x", 4)
+    assert expected_of(checked.where("reason IS NOT NULL"), gallery, 0) == (None, None, 0)
 
 
 def big_gallery(spark, faces=3_000, partitions=1):
@@ -211,8 +238,6 @@ def test_ingest_equals_the_in_process_door_for_any_partitioning(spark, tmp_path)
 
     vectors = tables.read(schemas.VECTORS)
     sample_ids, sample = sample_vectors(vectors.repartition(5), 100, "cells")
-    from faceclust_spark.kernels.ids import sample_rows
-
     chosen = sample_rows(expected.face_ids, 100, "cells")
     np.testing.assert_array_equal(sample_ids, expected.face_ids[chosen])
     np.testing.assert_array_equal(sample, expected.vectors[chosen])
@@ -225,18 +250,22 @@ def test_a_gallery_without_attributes_works(tables):
     assert tables.read(schemas.VECTORS).where(F.col("attributes").isNotNull()).count() == 0
 
 
-def test_too_many_bad_rows_stop_the_run_with_reasons(tables):
-    counts = tables.ingest([row("a", [1.0, 2.0]), row("b", [0.0, 0.0]), row(None, [1.0, 1.0])])
+def test_too_many_bad_rows_stop_the_run_with_reasons():
+    examples = {"zero_norm": "'b': every component is 0", "null_id": "a row without id: empty"}
+    counts = IngestCounts(3, 1, 0, 0, 0, {"null_id": 1, "zero_norm": 1}, examples)
     check_quarantined_share(counts, IngestConfig(max_quarantined_share=0.7))
     with pytest.raises(QuarantineError) as error:
         check_quarantined_share(counts, IngestConfig())
     message = str(error.value)
     assert "2 of 3 rows (66.7%)" in message
-    assert "zero_norm: 1 rows, such as 'b': every component of the embedding is 0" in message
-    assert "null_id: 1 rows, such as a row without id" in message
-    empty = tables.ingest([])
+    assert "zero_norm: 1 rows, such as 'b': every component is 0" in message
+    assert "--set ingest.max_quarantined_share=" in message
     with pytest.raises(DataError, match="holds no row"):
-        check_quarantined_share(empty, IngestConfig())
+        check_quarantined_share(IngestCounts(0, 0, 0, 0, 0, {}, {}), IngestConfig())
+
+
+def test_attribute_names_must_be_as_many_as_attributes():
     names = IngestConfig(attribute_names=("age",))
+    check_attribute_names(1, names)
     with pytest.raises(DataError, match="1 names, the faces have 2 attributes"):
-        tables.ingest([row("z", [1.0, 2.0], [1.0, 2.0])], names)
+        check_attribute_names(2, names)
