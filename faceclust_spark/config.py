@@ -50,9 +50,7 @@ class SynthConfig(Section):
     seed: int = 0
     dimension: Annotated[int, Field(ge=8, le=4096)] = 128
     mean_identity_size: Annotated[float, Field(ge=1.0)] = 8.0  # faces a person
-    identity_size_tail: Annotated[float, Field(gt=1.0)] = (
-        2.2  # Pareto exponent: smaller, longer tail
-    )
+    identity_size_tail: Annotated[float, Field(gt=1.0)] = 2.2  # Pareto exponent: smaller, longer tail
     largest_identity: Positive = 2_000
     noise: Annotated[float, Field(ge=0.0)] = 0.75  # at average quality
     pose_noise: Annotated[float, Field(ge=0.0)] = 0.35  # shift along the person's pose direction
@@ -106,13 +104,9 @@ class CoarseGroupsConfig(Section):
     spread: tuple[float, ...] = (0.0, 1.1, 2.2)  # auto: each threshold above the lowest, in s.d.
     random_pairs_sample: Annotated[int, Field(ge=50)] = 2_000  # faces that random pairs come from
     max_size: Annotated[int, Field(ge=2)] = 300  # faces of a group, unless it is one dense person
-    core_growth: Annotated[float, Field(ge=1.0)] = (
-        1.5  # a larger dense person may grow by this factor
-    )
+    core_growth: Annotated[float, Field(ge=1.0)] = 1.5  # a larger dense person may grow by this factor
     ladder_step: Annotated[float, Field(gt=0.0, le=0.5)] = 0.01
-    dense_cosine: Cosine | Auto = (
-        "auto"  # mean cosine that keeps a component whole; auto: lowest threshold
-    )
+    dense_cosine: Cosine | Auto = "auto"  # mean cosine that keeps a component whole; auto: lowest threshold
     max_forest_edges: Positive = 100_000_000
 
     @field_validator("thresholds")
@@ -147,6 +141,8 @@ class ClustersConfig(Section):
     """The re-clustering of root groups into clusters."""
 
     rule: Literal["correlation", "confidence"] = "correlation"
+    bias: Annotated[float, Field(ge=-20, le=20)] = -0.5  # log-odds that speak for one person only above it
+    clip: Annotated[float, Field(gt=0, le=30)] = 8.0  # no link counts for more than this
     min_confidence: Share = 0.5  # rule `confidence`: a face below it leaves its group
     same_photo: Literal["apart", "allowed"] = "apart"  # two faces of one photo in one cluster
 
@@ -236,18 +232,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(
-            f"{path} holds a {type(content).__name__}; expected sections such as `neighbours:`"
-        )
+        raise ConfigError(f"{path} holds a {type(content).__name__}; expected sections such as `neighbours:`")
     return content
 
 
 def _parse_override(override: str) -> dict[str, Any]:
     name, separator, text = override.partition("=")
     if not separator or not name.strip():
-        raise ConfigError(
-            f"--set {override!r}: expected section.key=value, such as neighbours.k=80"
-        )
+        raise ConfigError(f"--set {override!r}: expected section.key=value, such as neighbours.k=80")
     try:
         nested: Any = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -43,9 +43,7 @@ def sample_size(faces: int, config: CellsConfig) -> int:
     return min(faces, 1 if cells == 1 else cells * config.sample_per_cell)
 
 
-def train_cells(
-    sample: NDArray[np.int16], faces: int, config: CellsConfig, shards: int = 16
-) -> Cells:
+def train_cells(sample: NDArray[np.int16], faces: int, config: CellsConfig, shards: int = 16) -> Cells:
     """Train the cells by spherical k-means on a sample `(m, d)` in sampling order.
 
     One thread: its floating-point sums, and so the cells, are the same wherever it runs. Cells are

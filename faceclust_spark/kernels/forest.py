@@ -52,9 +52,7 @@ def maximum_spanning_forest(edges: Edges) -> Edges:
     return Edges(edges.first[kept], edges.second[kept], edges.cosine[kept])
 
 
-def component_keys(
-    first: NDArray[np.int64], second: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
+def component_keys(first: NDArray[np.int64], second: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Give each vertex 0..count-1 the smallest vertex of its connected component, int64 `(count,)`."""
     return np.asarray(_components(first, second, count))
 
@@ -125,9 +123,7 @@ def _kruskal(first: NDArray[np.int64], second: NDArray[np.int64], count: int) ->
 
 
 @numba.njit(cache=True)
-def _components(
-    first: NDArray[np.int64], second: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
+def _components(first: NDArray[np.int64], second: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     parent = np.arange(count)
     for i in range(len(first)):
         a, b = _find(parent, first[i]), _find(parent, second[i])

@@ -155,11 +155,7 @@ def _oversized(
 ) -> NDArray[np.int64]:
     """Give the vertices of the components that have to be cut again, ascending."""
     large = sizes > max_size
-    again = [
-        members
-        for key in np.unique(found[large])
-        if not stays_whole(members := active[found == key])
-    ]
+    again = [members for key in np.unique(found[large]) if not stays_whole(members := active[found == key])]
     return np.sort(np.concatenate(again)) if again else active[:0]
 
 

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from faceclust_spark.kernels.refine import LOG_ODDS_STEPS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from faceclust_spark.kernels.refine import PairLogOdds
 
-LOG_ODDS_STEP = 1 / 256
+LOG_ODDS_STEP = 1 / LOG_ODDS_STEPS
 
 
 class Between(NamedTuple):
@@ -31,7 +33,7 @@ def log_odds_of_face(pairs: PairLogOdds, size: int, row: int) -> NDArray[np.floa
         for mine, other in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
             at = np.flatnonzero(mine == row)
             result[other[at]] = pairs.log_odds[at] * np.float32(LOG_ODDS_STEP)
-    elif size > 1:
+    elif len(pairs.log_odds):
         others = np.delete(np.arange(size), row)
         places = triangle_places(np.minimum(others, row), np.maximum(others, row), size)
         result[others] = pairs.log_odds[places] * np.float32(LOG_ODDS_STEP)
@@ -51,6 +53,8 @@ def log_odds_between(
         side = np.zeros(size, dtype=np.int8)
         side[these], side[those] = 1, 2
         found = pairs.log_odds[side[pairs.first] + side[pairs.second] == 3]
+    elif not len(pairs.log_odds):  # a model of the patent's letter scores no pairs
+        found = pairs.log_odds
     else:
         low = np.minimum(these[:, None], those[None, :])
         high = np.maximum(these[:, None], those[None, :])

@@ -96,9 +96,7 @@ def search_slice(
         left = vectors[some].astype(np.float32)
         for other in range(0, len(face_ids), BLOCK):
             columns = everyone[other : other + BLOCK]
-            _keep_one_side(
-                _cosines(left, vectors[columns]), some, columns, np.float32(floor), *best
-            )
+            _keep_one_side(_cosines(left, vectors[columns]), some, columns, np.float32(floor), *best)
     return _take(_sorted_lists(face_ids, best), rows)
 
 
@@ -170,9 +168,7 @@ def _take(lists: NeighbourLists, rows: NDArray[np.int64]) -> NeighbourLists:
     counts = np.diff(lists.offsets)[rows]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     places = np.repeat(lists.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-    return NeighbourLists(
-        lists.face_ids[rows], offsets, lists.neighbours[places], lists.cosines[places]
-    )
+    return NeighbourLists(lists.face_ids[rows], offsets, lists.neighbours[places], lists.cosines[places])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -200,9 +196,7 @@ def _insert(rows, cosines, filled, worst, row, other, cosine):  # type: ignore[n
         last = 0
         for place in range(1, k):
             lower = cosines[row, place] < cosines[row, last]
-            if lower or (
-                cosines[row, place] == cosines[row, last] and rows[row, place] > rows[row, last]
-            ):
+            if lower or (cosines[row, place] == cosines[row, last] and rows[row, place] > rows[row, last]):
                 last = place
         worst[row] = last
 

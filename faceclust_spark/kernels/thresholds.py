@@ -64,9 +64,7 @@ def choose_thresholds(
     if groups.thresholds == "auto":
         z = max(_chance_level(groups.random_links, faces), LOWEST_ROOT)
         levels = tuple(sorted({_cosine(mean + spread * (z + step)) for step in groups.spread}))
-        chosen = (
-            f"auto: {groups.random_links:g} chance links a face at {z:.2f} s.d. above random pairs"
-        )
+        chosen = f"auto: {groups.random_links:g} chance links a face at {z:.2f} s.d. above random pairs"
     else:
         levels, chosen = tuple(_cosine(t) for t in groups.thresholds), "given"
     if neighbours.floor == "auto":

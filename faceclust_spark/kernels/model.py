@@ -1,0 +1,115 @@
+"""A trained network with its card, stored as safetensors and JSON. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from faceclust_spark.errors import ConfigError, ModelMismatchError
+from faceclust_spark.kernels.graph_convolution import Network
+
+WEIGHTS, CARD = "model.safetensors", "card.json"
+DEFAULT = "default"
+FORMAT = 1
+KINDS = ("relations", "bound", "literal")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network, and the card that says what it is, what it was made of and for.
+
+    The card's `network` holds the network's arguments, `kind` one of KINDS; a bound or literal
+    model's `embedding` holds width and, where known, name, and `attributes` their names.
+    """
+
+    network: Network
+    card: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """Give what the network sees: relations only, face features too, or face features only."""
+        return str(self.card["kind"])
+
+    def check(
+        self, width: int, embedding_model: str | None = None, attributes: Sequence[str] | None = None
+    ) -> None:
+        """Raise ModelMismatchError where a model bound to an embedding meets another one."""
+        if self.kind == "relations":
+            return
+        faults = []
+        own = self.card["embedding"]
+        if own["width"] != width:
+            faults.append(f"embeddings of width {width}; it was trained on width {own['width']}")
+        if own.get("model") and embedding_model and own["model"] != embedding_model:
+            faults.append(f"embeddings of {embedding_model}; it was trained on those of {own['model']}")
+        names = self.card.get("attributes")
+        if names and attributes and list(names) != list(attributes):
+            faults.append("other attributes, or in another order, than it was trained on")
+        if faults:
+            raise ModelMismatchError(
+                f"this {self.kind} model is bound to its embedding and met "
+                + "; ".join(faults)
+                + ". Train one on these embeddings (faceclust train), or use confidences.model=default"
+            )
+
+
+def load_model(name: str) -> Model:
+    """Load the shipped model (`default`) or one from the folder that `train` wrote.
+
+    Raises ConfigError where there is none.
+    """
+    if name == DEFAULT:
+        folder = resources.files("faceclust_spark") / "models" / DEFAULT
+        return model_from_parts((folder / WEIGHTS).read_bytes(), json.loads((folder / CARD).read_text()))
+    path = Path(name)
+    missing = [file for file in (WEIGHTS, CARD) if not (path / file).is_file()]
+    if missing:
+        raise ConfigError(
+            f"confidences.model: {name} has no {' and no '.join(missing)}; give `default`, or a folder that "
+            "`faceclust train --model FOLDER` wrote"
+        )
+    return model_from_parts((path / WEIGHTS).read_bytes(), json.loads((path / CARD).read_text()))
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write weights and card into a folder, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS).write_bytes(_weights(model))
+    (folder / CARD).write_text(json.dumps(model.card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def model_bytes(model: Model) -> bytes:
+    """Pack a model for the way to the executors: length of the card, card, weights."""
+    card = json.dumps(model.card, sort_keys=True).encode("utf-8")
+    return struct.pack("<q", len(card)) + card + _weights(model)
+
+
+def model_from_bytes(packed: bytes) -> Model:
+    """Unpack what `model_bytes` gives."""
+    (length,) = struct.unpack_from("<q", packed)
+    return model_from_parts(packed[8 + length :], json.loads(packed[8 : 8 + length]))
+
+
+def model_from_parts(weights: bytes, card: Mapping[str, Any]) -> Model:
+    """Build the network that the card describes and fill in its weights."""
+    if card.get("format") != FORMAT or card.get("kind") not in KINDS:
+        raise ConfigError(
+            f"the model is of format {card.get('format')}, kind {card.get('kind')!r}; this version reads format "
+            f"{FORMAT}, kinds {', '.join(KINDS)}: train it again"
+        )
+    network = Network(**card["network"])
+    network.load_state_dict(load_tensors(weights))
+    network.eval()
+    return Model(network, card)
+
+
+def _weights(model: Model) -> bytes:
+    return bytes(save_tensors({k: v.contiguous() for k, v in model.network.state_dict().items()}))

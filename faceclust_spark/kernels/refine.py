@@ -1,0 +1,265 @@
+"""Refines groups: similarity matrix, graph convolution, confidences and pair log-odds.
+
+The one refining kernel: `local.py` and the Spark stage call it on the same arrays. What it gives for a
+group does not depend on the groups it is batched with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceclust_spark.config import ConfidencesConfig, SimilaritiesConfig
+from faceclust_spark.kernels.grid import cosine_matrix, grid_scale
+from faceclust_spark.kernels.relations import (
+    NODE_INPUTS,
+    PAIR_INPUTS,
+    NearestMembers,
+    Scale,
+    nearest_members,
+    node_inputs,
+    pair_inputs,
+    standardise,
+)
+from faceclust_spark.kernels.similarities import attribute_similarities, fuse
+
+if TYPE_CHECKING:
+    from faceclust_spark.kernels.graph_convolution import GroupTensors
+    from faceclust_spark.kernels.model import Model
+
+WEAK_LINK = 0.3  # s; links below it are cut from the matrix that is convolved
+LINK_TEMPERATURE = 0.25
+LOG_ODDS_STEPS = 256  # in one unit
+LOG_ODDS_LIMIT = 30.0
+ROWS_AT_ONCE = 1_024  # one fixed shape for every matrix product: see fixed_blocks
+
+
+class Group(NamedTuple):
+    """One root group: n images of one gallery, t thresholds."""
+
+    face_ids: NDArray[np.int64]  # (n,) ascending
+    vectors: NDArray[np.int16]  # (n, d) on the grid
+    attributes: NDArray[np.float32]  # (n, a) standardised, NaN = missing; a may be 0
+    keys: NDArray[np.int64]  # (t, n) group keys, lowest threshold (the root) first
+
+
+class PairLogOdds(NamedTuple):
+    """Refined similarities: log-odds that two images show one person, in steps of 1/256.
+
+    first and second are rows of the group, and empty where every pair is present: then log_odds is the
+    upper triangle, row by row.
+    """
+
+    first: NDArray[np.int32]  # (p,)
+    second: NDArray[np.int32]  # (p,)
+    log_odds: NDArray[np.int16]  # (p,)
+
+
+class Refinement(NamedTuple):
+    """What the graph convolution says of a group."""
+
+    confidences: NDArray[np.float32]  # (t, n): that the image is assigned to its group
+    pairs: PairLogOdds
+
+
+class GroupInputs(NamedTuple):
+    """A group as the network takes it."""
+
+    nodes: NDArray[np.float32]  # (n, inputs)
+    nearest: NearestMembers  # by the matrix that is convolved
+    first: NDArray[np.int64]  # (p,)
+    second: NDArray[np.int64]
+    pairs: NDArray[np.float32]  # (p, PAIR_INPUTS)
+    dense: bool
+
+
+def refine_groups(
+    groups: Sequence[Group],
+    model: Model,
+    config: ConfidencesConfig,
+    similarities: SimilaritiesConfig,
+    scale: Scale,
+) -> list[Refinement]:
+    """Give confidences and refined similarities of each group [claims 1, 4].
+
+    Groups of more than `dense_size` images are refined in blocks: each image with its nearest members
+    and with some drawn by hash, so that a large group has negatives too. A group of one image has
+    confidence 1 and no pairs.
+    """
+    import torch
+
+    torch.set_num_threads(1)  # a worker a core; and sums in one order
+    inputs = [describe(group, model.kind, config, similarities, scale) for group in groups]
+    with torch.inference_mode():
+        return _infer(groups, inputs, model)
+
+
+def describe(
+    group: Group,
+    kind: str,
+    config: ConfidencesConfig,
+    similarities: SimilaritiesConfig,
+    scale: Scale,
+) -> GroupInputs:
+    """Compute a group's inputs for one kind of model."""
+    size = len(group.face_ids)
+    dense = size <= config.dense_size
+    by_face = nearest_members(group.vectors, scale)
+    fused = kind == "literal" and dense and group.attributes.shape[1] > 0
+    convolved = _nearest_fused(group, similarities, scale) if fused else by_face
+    features = group.vectors.astype(np.float32) / np.float32(grid_scale(max(group.vectors.shape[1], 1)))
+    nodes = {
+        "relations": lambda: node_inputs(by_face, size),
+        "bound": lambda: np.concatenate([node_inputs(by_face, size), features], 1),
+        "literal": lambda: features,
+    }[kind]()
+    if kind == "literal":
+        nobody = np.empty(0, np.int64)
+        return GroupInputs(nodes, convolved, nobody, nobody, np.empty((0, PAIR_INPUTS), np.float32), dense)
+    first, second = np.triu_indices(size, 1) if dense else _sampled_pairs(group, by_face, config)
+    cosines = _pair_cosines(group.vectors, first, second, dense)
+    pairs = pair_inputs(first, second, standardise(cosines, scale), by_face, group.attributes)
+    return GroupInputs(nodes, convolved, first, second, pairs, dense)
+
+
+def node_width(kind: str, dimension: int) -> int:
+    """Give the number of inputs of an image for a kind of model."""
+    return {"relations": NODE_INPUTS, "bound": NODE_INPUTS + dimension, "literal": dimension}[kind]
+
+
+def to_tensors(groups: Sequence[Group], inputs: Sequence[GroupInputs]) -> GroupTensors:
+    """Put groups one after the other into tensors; a group's links stay within its rows."""
+    import torch
+
+    from faceclust_spark.kernels.graph_convolution import GroupTensors
+
+    sizes = [len(group.face_ids) for group in groups]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    width = 1 + max((one.nearest.rows.shape[1] for one in inputs), default=0)
+    edges = np.tile(np.arange(starts[-1])[:, None], (1, width))
+    weights = np.zeros((starts[-1], width), np.float32)
+    for start, size, one in zip(starts, sizes, inputs, strict=False):
+        links = one.nearest.rows.shape[1]
+        edges[start : start + size, 1 : links + 1] = one.nearest.rows + start
+        weights[start : start + size, : links + 1] = link_weights(one.nearest.similarity)
+    keys = [
+        np.unique(np.concatenate([group.keys[row] for group in groups]), return_inverse=True)[1]
+        for row in range(len(groups[0].keys))
+    ]
+    return GroupTensors(
+        torch.from_numpy(np.concatenate([one.nodes for one in inputs])),
+        torch.from_numpy(edges),
+        torch.from_numpy(weights),
+        torch.from_numpy(np.stack(keys).astype(np.int64)),
+        int(max(key.max() for key in keys)) + 1,
+    )
+
+
+def link_weights(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Preprocess the similarity matrix [1]: itself first, weak links cut, each row normalised.
+
+    exp((s - 1) / 0.25) where s > 0.3, and 1 for the image itself. Shapes: `(n, k)` to `(n, k + 1)`.
+    """
+    near = np.minimum(similarity, np.float32(1.0))
+    links = np.exp((near - np.float32(1.0)) / np.float32(LINK_TEMPERATURE))
+    links = np.where(similarity > np.float32(WEAK_LINK), links, np.float32(0.0))
+    links = np.concatenate([np.ones((len(links), 1), np.float32), links], 1)
+    return links / links.sum(axis=1, keepdims=True)
+
+
+def _infer(groups: Sequence[Group], inputs: Sequence[GroupInputs], model: Model) -> list[Refinement]:
+    import torch
+
+    from faceclust_spark.kernels.graph_convolution import fixed_blocks, pair_extras
+
+    rows = fixed_blocks(ROWS_AT_ONCE)
+    network = model.network
+    tensors = to_tensors(groups, inputs)
+    hidden = network.embed(tensors, rows)
+    confidences = torch.sigmoid(network.confidences(hidden, tensors, rows))
+    results, start = [], 0
+    for group, one in zip(groups, inputs, strict=True):
+        size = len(group.face_ids)
+        own = confidences[:, start : start + size]
+        log_odds = np.empty(len(one.first), np.int16)
+        for at in range(0, len(one.first), 64 * ROWS_AT_ONCE):
+            part = slice(at, at + 64 * ROWS_AT_ONCE)
+            pairs = torch.from_numpy(np.stack([one.first[part], one.second[part]]).astype(np.int64))
+            extras = pair_extras(own, torch.from_numpy(group.keys), pairs)
+            answer = network.log_odds(
+                hidden[start : start + size], pairs, torch.from_numpy(one.pairs[part]), extras, rows
+            )
+            log_odds[part] = round_log_odds(answer.numpy())
+        results.append(_refinement(one, own.numpy().copy(), log_odds, size))
+        start += size
+    return results
+
+
+def _refinement(
+    one: GroupInputs, confidences: NDArray[np.float32], log_odds: NDArray[np.int16], size: int
+) -> Refinement:
+    if size == 1:
+        confidences = np.ones_like(confidences)
+    empty = np.empty(0, np.int32)
+    if one.dense:
+        return Refinement(confidences, PairLogOdds(empty, empty, log_odds))
+    return Refinement(
+        confidences, PairLogOdds(one.first.astype(np.int32), one.second.astype(np.int32), log_odds)
+    )
+
+
+def round_log_odds(log_odds: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Round to steps of 1/256, within +-30, so that sums and comparisons are exact."""
+    limited = np.clip(log_odds, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
+    return np.rint(limited * LOG_ODDS_STEPS).astype(np.int16)
+
+
+def _nearest_fused(group: Group, similarities: SimilaritiesConfig, scale: Scale) -> NearestMembers:
+    """Give the nearest members by the fused similarity matrix, for the patent's letter."""
+    face = standardise(cosine_matrix(group.vectors, group.vectors), scale)
+    fused = fuse(face, attribute_similarities(group.attributes), similarities)
+    np.fill_diagonal(fused, -np.inf)
+    order = np.argsort(-fused, axis=1, kind="stable")[:, : min(64, len(fused) - 1)]
+    return NearestMembers(order.astype(np.int32), np.take_along_axis(fused, order, 1))
+
+
+def _pair_cosines(
+    vectors: NDArray[np.int16], first: NDArray[np.int64], second: NDArray[np.int64], dense: bool
+) -> NDArray[np.float32]:
+    if dense:
+        return cosine_matrix(vectors, vectors)[first, second]
+    parts = [
+        np.einsum(
+            "ij,ij->i",
+            vectors[first[at : at + 65_536]].astype(np.float64),
+            vectors[second[at : at + 65_536]].astype(np.float64),
+        )
+        for at in range(0, len(first), 65_536)
+    ]
+    # Exact integers either way, so the same bits as in a matrix product.
+    dots = np.concatenate(parts).astype(np.float32)
+    from faceclust_spark.kernels.grid import dots_to_cosines
+
+    return dots_to_cosines(dots, vectors.shape[1])
+
+
+def _sampled_pairs(
+    group: Group, nearest: NearestMembers, config: ConfidencesConfig
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give the pairs of a large group that are scored: near ones, and others drawn by hash.
+
+    Each image is paired with those at fixed steps behind it in an order that is random (face ids are
+    hashes) but the same everywhere.
+    """
+    size = len(group.face_ids)
+    near = nearest.rows[:, : config.block_neighbours].astype(np.int64)
+    rows = np.arange(size)
+    steps = np.unique(np.linspace(1, size - 1, config.block_negatives + 2)[1:-1].astype(np.int64))
+    others = (rows[:, None] + steps) % size
+    left = np.concatenate([np.repeat(rows, near.shape[1]), np.repeat(rows, others.shape[1])])
+    right = np.concatenate([near.ravel(), others.ravel()])
+    code = np.unique(np.minimum(left, right) * size + np.maximum(left, right))
+    return code // size, code % size

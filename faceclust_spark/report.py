@@ -1,0 +1,124 @@
+"""What a run tells its user: summaries as data, and as text of a screen's width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+_METRICS = (
+    ("pairwise", "pairwise_precision", "pairwise_recall", "pairwise_f"),
+    ("BCubed", "bcubed_precision", "bcubed_recall", "bcubed_f"),
+)
+
+
+@dataclass(frozen=True)
+class GroupCount:
+    """Coarse groups at one first threshold."""
+
+    threshold: float
+    groups: int
+    largest: int  # faces
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did. `seconds` has an entry for each stage that ran, none for one resumed over."""
+
+    run_id: str
+    tables: str
+    faces: int
+    ingested: Mapping[str, int] = field(default_factory=dict)
+    quarantined: Mapping[str, int] = field(default_factory=dict)
+    coarse_groups: Sequence[GroupCount] = ()
+    clusters: int | None = None
+    singletons: int | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the summary as JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """A run on a synthetic gallery, and its comparison with the truth."""
+
+    gallery: str
+    run: RunSummary
+    evaluation: Sequence[Mapping[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the result as JSON-ready values."""
+        return asdict(self)
+
+
+def describe_run(summary: RunSummary) -> str:
+    """Give a run's summary as a short table."""
+    rows = [("run", summary.run_id), ("faces in the gallery", f"{summary.faces:,}")]
+    rows += [(f"  {name}", f"{count:,}") for name, count in summary.ingested.items() if count]
+    rows += [(f"  quarantined: {reason}", f"{count:,}") for reason, count in summary.quarantined.items()]
+    rows += [
+        (f"coarse groups at {g.threshold:.3f}", f"{g.groups:,} (largest {g.largest:,})")
+        for g in summary.coarse_groups
+    ]
+    if summary.clusters is not None and summary.singletons is not None:
+        rows.append(("clusters of two or more", f"{summary.clusters - summary.singletons:,}"))
+        rows.append(("faces alone", f"{summary.singletons:,}"))
+    rows += [(f"seconds: {stage}", f"{took:.1f}") for stage, took in summary.seconds.items()]
+    rows.append(("tables in", summary.tables))
+    return _align(rows)
+
+
+def describe_evaluation(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Give precision, recall and F per slice as a table."""
+    header = f"{'':24}{'faces':>9}{'people':>9}{'clusters':>9}{'alone':>9}"
+    header += "".join(f"  {name + ' P / R / F':^22}" for name, *_ in _METRICS) + f"{'NMI':>8}"
+    lines = [header]
+    for row in rows:
+        name = "all" if row["slice_column"] == "all" else f"{row['slice_column']}={row['slice_value']}"
+        line = f"{name[:23]:24}{row['faces']:>9,}{row['identities']:>9,}"
+        line += f"{row['clusters']:>9,}{row['singletons']:>9,}"
+        for _, *keys in _METRICS:
+            line += "  " + " / ".join(_share(row[key]) for key in keys).center(22)
+        lines.append(line + f"{_share(row['nmi']):>8}")
+    return "\n".join(lines)
+
+
+def describe_demo(result: DemoResult) -> str:
+    """Give the demo's run and evaluation, and what to try next."""
+    tables = result.run.tables
+    return "\n".join(
+        [
+            describe_run(result.run),
+            "",
+            describe_evaluation(result.evaluation),
+            "",
+            f"gallery: {result.gallery}",
+            "Next, your own gallery (columns image_id, embedding; attributes where you have them):",
+            "  .venv/bin/faceclust run --source YOUR.parquet --tables out",
+            f"or look closer at this one:  .venv/bin/faceclust evaluate --tables {tables} --slice quality_band"
+            f" --labels {result.gallery}",
+        ]
+    )
+
+
+def describe_model(card: Mapping[str, Any], folder: Path) -> str:
+    """Give the essentials of a trained model's card."""
+    rows = [(name, _short(value)) for name, value in card.get("metrics", {}).items()]
+    rows += [("model", str(folder)), ("use it with", f"--set confidences.model={folder}")]
+    return _align(rows)
+
+
+def _align(rows: Sequence[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(f"{name:<{width}}{value}" for name, value in rows)
+
+
+def _share(value: float | None) -> str:
+    return "  -  " if value is None else f"{value:.3f}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Training of the graph convolution on labelled galleries; plain torch, no Spark."""
