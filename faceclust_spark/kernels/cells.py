@@ -1,10 +1,11 @@
-"""k-means cells that divide a gallery, and shards of neighbouring cells."""
+"""k-means cells that divide a gallery, and the nearest cells of a face."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,14 +15,19 @@ from faceclust_spark.kernels.grid import normalise, quantise
 SAMPLE = "cells"  # purpose of the sample, see ids.sample_rows
 FACES_PER_CELL = 200
 MOST_CELLS = 65_536
-PROBE_BLOCK = 8_192
+PROBE_BLOCK = 4_096
+FLAT_CELLS = 4_096  # up to here every face is compared with every cell
+PROBED_SHARDS = 8  # beyond, with the cells of its nearest shards only
 
 
 class Cells(NamedTuple):
-    """Centroids on the grid, and the shard of each: an order in which neighbours stand together."""
+    """Centroids on the grid, in an order in which neighbours stand together, and the shard of each.
+
+    Shards are groups of neighbouring cells, about the square root of their number, ascending.
+    """
 
     centroids: NDArray[np.int16]  # (c, d)
-    shards: NDArray[np.int32]  # (c,)
+    shards: NDArray[np.int32]  # (c,) ascending from 0
 
 
 def cell_count(faces: int, config: CellsConfig) -> int:
@@ -34,7 +40,7 @@ def cell_count(faces: int, config: CellsConfig) -> int:
         return min(config.cells, max(faces, 1))
     if faces <= config.exact_below:
         return 1
-    return min(1 << round(math.log2(faces / FACES_PER_CELL)), MOST_CELLS)
+    return min(1 << max(0, round(math.log2(faces / FACES_PER_CELL))), MOST_CELLS)
 
 
 def sample_size(faces: int, config: CellsConfig) -> int:
@@ -43,7 +49,7 @@ def sample_size(faces: int, config: CellsConfig) -> int:
     return min(faces, 1 if cells == 1 else cells * config.sample_per_cell)
 
 
-def train_cells(sample: NDArray[np.int16], faces: int, config: CellsConfig, shards: int = 16) -> Cells:
+def train_cells(sample: NDArray[np.int16], faces: int, config: CellsConfig) -> Cells:
     """Train the cells by spherical k-means on a sample `(m, d)` in sampling order.
 
     One thread: its floating-point sums, and so the cells, are the same wherever it runs. Cells are
@@ -53,46 +59,97 @@ def train_cells(sample: NDArray[np.int16], faces: int, config: CellsConfig, shar
     if count == 1:
         return Cells(np.zeros((1, sample.shape[1]), np.int16), np.zeros(1, np.int32))
     centroids = np.unique(_kmeans(sample.astype(np.float32), count, config), axis=0)
-    return Cells(centroids, assign_shards(centroids, shards))
+    order, shards = _order(centroids)
+    return Cells(centroids[order], shards)
 
 
-def assign_shards(centroids: NDArray[np.int16], shards: int) -> NDArray[np.int32]:
-    """Group neighbouring cells into at most `shards` shards of nearly equal numbers of cells.
-
-    Halves the cells again and again along their direction of largest spread, so that a face that
-    probes a few near cells visits few shards.
-    """
-    depth = max(0, math.ceil(math.log2(max(shards, 1))))
-    shard = np.zeros(len(centroids), np.int32)
-    for _ in range(depth):
-        halves = np.zeros(len(centroids), np.int32)
-        for part in np.unique(shard):
-            rows = np.flatnonzero(shard == part)
-            upper = rows[_upper_half(centroids[rows].astype(np.float64))]
-            halves[upper] = 1
-        shard = shard * 2 + halves
-    return np.unique(shard, return_inverse=True)[1].astype(np.int32)
+def cell_parts(cells: Cells, parts: int) -> NDArray[np.int32]:
+    """Divide the cells between `parts` tasks, so that each has neighbouring ones. Returns int32 `(c,)`."""
+    count = len(cells.centroids)
+    return (np.arange(count) * min(parts, count) // count).astype(np.int32)
 
 
-def probe_cells(vectors: NDArray[np.int16], cells: Cells, probes: int) -> NDArray[np.int32]:
+def probe_cells(
+    vectors: NDArray[np.int16], cells: Cells, probes: int, block: int = PROBE_BLOCK
+) -> NDArray[np.int32]:
     """Give the nearest cells of each vector, the home cell first; equal ones by the smaller number.
 
-    Shapes: `(n, d)` to int32 `(n, min(probes, c))`.
+    Beyond 4,096 cells only those of the nearest shards are compared, so that the work of a face grows with
+    the square root of the number of cells. Shapes: `(n, d)` to int32 `(n, min(probes, c))`.
     """
     probes = min(probes, len(cells.centroids))
-    result = np.empty((len(vectors), probes), np.int32)
     if len(cells.centroids) == 1:
-        result[:] = 0
-        return result
-    centroids = cells.centroids.astype(np.float32).T
-    for start in range(0, len(vectors), PROBE_BLOCK):
-        dots = vectors[start : start + PROBE_BLOCK].astype(np.float32) @ centroids
-        rows = np.arange(len(dots))
-        for probe in range(probes):
-            nearest = dots.argmax(axis=1)  # the first of equal ones
-            result[start : start + len(dots), probe] = nearest
-            dots[rows, nearest] = -np.inf
-    return result
+        return np.zeros((len(vectors), 1), np.int32)
+    probe = _probe_flat if len(cells.centroids) <= FLAT_CELLS else _probe_shards
+    blocks = [probe(vectors[i : i + block], cells, probes) for i in range(0, max(len(vectors), 1), block)]
+    return np.concatenate(blocks)
+
+
+def _probe_flat(vectors: NDArray[np.int16], cells: Cells, probes: int) -> NDArray[np.int32]:
+    found, dots = _nothing_found(len(vectors), probes)
+    for start in range(0, len(cells.centroids), 1_024):  # 16 MB of dot products at once
+        part = cells.centroids[start : start + 1_024]
+        _keep_nearest(_dots(vectors, part), np.arange(len(vectors)), start, found, dots)
+    return found
+
+
+def _probe_shards(vectors: NDArray[np.int16], cells: Cells, probes: int) -> NDArray[np.int32]:
+    """Compare with the shards' centroids, then with the cells of the nearest shards, shard by shard."""
+    starts = np.flatnonzero(np.diff(cells.shards, prepend=-1))
+    bounds = np.append(starts, len(cells.shards))
+    enough = max(PROBED_SHARDS, -(-probes // int(np.diff(bounds).min())))
+    near, near_dots = _nothing_found(len(vectors), min(enough, len(starts)))
+    _keep_nearest(
+        _dots(vectors, _shard_centroids(cells, starts)), np.arange(len(vectors)), 0, near, near_dots
+    )
+    found, dots = _nothing_found(len(vectors), probes)
+    for shard in range(len(starts)):
+        rows = np.flatnonzero((near == shard).any(axis=1))
+        part = cells.centroids[bounds[shard] : bounds[shard + 1]]
+        _keep_nearest(_dots(vectors[rows], part), rows, bounds[shard], found, dots)
+    return found
+
+
+def _shard_centroids(cells: Cells, starts: NDArray[np.int64]) -> NDArray[np.int16]:
+    sums = np.add.reduceat(cells.centroids.astype(np.int64), starts, axis=0)
+    lengths = np.sqrt((sums * sums).sum(axis=1).astype(np.float64))  # sums are exact: same on any machine
+    return quantise(sums / np.maximum(lengths, 1.0)[:, None])
+
+
+def _dots(rows: NDArray[np.int16], columns: NDArray[np.int16]) -> NDArray[np.float32]:
+    return rows.astype(np.float32) @ columns.astype(np.float32).T
+
+
+def _nothing_found(rows: int, probes: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    return np.full((rows, probes), -1, np.int32), np.full((rows, probes), -np.inf, np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _keep_nearest(dots, rows, first, found, found_dots):  # type: ignore[no-untyped-def]
+    """Insert columns `first`, `first + 1`, ... into the rows' sorted lists of nearest ones.
+
+    Columns come in ascending order, so an equal one that is there already has the smaller number.
+    """
+    last = found.shape[1] - 1
+    for i in range(len(rows)):
+        row = rows[i]
+        for start in range(0, dots.shape[1], 32):
+            stop = min(start + 32, dots.shape[1])
+            hits = 0
+            for j in range(start, stop):
+                hits += dots[i, j] > found_dots[row, last]
+            if hits == 0:
+                continue
+            for j in range(start, stop):
+                dot = dots[i, j]
+                if dot > found_dots[row, last]:
+                    place = last
+                    while place > 0 and found_dots[row, place - 1] < dot:
+                        found_dots[row, place] = found_dots[row, place - 1]
+                        found[row, place] = found[row, place - 1]
+                        place -= 1
+                    found_dots[row, place] = dot
+                    found[row, place] = first + j
 
 
 def _kmeans(sample: NDArray[np.float32], count: int, config: CellsConfig) -> NDArray[np.int16]:
@@ -114,11 +171,30 @@ def _kmeans(sample: NDArray[np.float32], count: int, config: CellsConfig) -> NDA
         kmeans.train(sample)
     finally:
         faiss.omp_set_num_threads(threads)
-    return quantise(normalise(kmeans.centroids))
+    return quantise(normalise(np.asarray(kmeans.centroids)))
 
 
-def _upper_half(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Give the half of the points that lies further along their direction of largest spread."""
+def _order(centroids: NDArray[np.int16]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Order cells so that neighbours stand together, and cut the order into shards of equal size.
+
+    Halves the cells again and again along their direction of largest spread.
+    """
+    pieces = [np.arange(len(centroids))]
+    shards = np.zeros(len(centroids), np.int32)
+    depth = round(math.log2(max(len(centroids), 1)) / 2)
+    for level in range(math.ceil(math.log2(max(len(centroids), 1)))):
+        halves = [_halve(piece, centroids) for piece in pieces]
+        pieces = [half for pair in halves for half in pair if len(half)]
+        if level + 1 == depth:
+            shards = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces]).astype(np.int32)
+    return np.concatenate(pieces), shards
+
+
+def _halve(
+    rows: NDArray[np.int64], centroids: NDArray[np.int16]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split rows into the lower and the upper half along their direction of largest spread."""
+    points = centroids[rows].astype(np.float64)
     centred = points - points.mean(axis=0)
     direction = np.ones(points.shape[1])
     for _ in range(20):  # power iteration
@@ -127,5 +203,6 @@ def _upper_half(points: NDArray[np.float64]) -> NDArray[np.int64]:
         if not length:
             break
         direction /= length
-    order = np.argsort(centred @ direction, kind="stable")
-    return order[(len(order) + 1) // 2 :]
+    order = rows[np.argsort(centred @ direction, kind="stable")]
+    half = (len(order) + 1) // 2
+    return order[:half], order[half:]

@@ -1,7 +1,12 @@
-"""Nearest neighbours above a floor: one exact matrix product a cell, pairs taken from both sides."""
+"""Nearest neighbours above a floor: one exact matrix product a cell, pairs taken from both sides.
+
+The first half of coarse grouping [claim 2]: for each image the K most similar ones, of those the ones that
+exceed a threshold.
+"""
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numba
@@ -9,10 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.config import NeighboursConfig
-from faceclust_spark.kernels.cells import Cells, probe_cells
-from faceclust_spark.kernels.grid import dots_to_cosines
+from faceclust_spark.kernels.best import (
+    Best,
+    empty_best,
+    flatten_best,
+    keep_inside,
+    keep_rows,
+    keep_visits,
+)
+from faceclust_spark.kernels.cells import Cells, cell_parts, probe_cells
+from faceclust_spark.kernels.grid import dots_to_cosines, grid_scale
+from faceclust_spark.kernels.threads import map_parts
 
-BLOCK = 2_048  # rows and columns of one matrix product: 16 MB, stays in the cache's reach
+BLOCK = 2_048  # rows and columns of one matrix product: 16 MB
+PARTS = 8  # shares of the work that the threads of one process take in turn
 
 
 class NeighbourLists(NamedTuple):
@@ -24,23 +39,13 @@ class NeighbourLists(NamedTuple):
     cosines: NDArray[np.float32]  # (e,)
 
 
-class Visits(NamedTuple):
-    """Which rows live in, and which rows visit, each of some cells.
+class _Visits(NamedTuple):
+    """Which rows live in each cell, and which only visit it: those of cell i from offsets[i] on."""
 
-    Row numbers point into one array of vectors that is ordered by face id.
-    """
-
-    members: list[NDArray[np.int64]]
-    visitors: list[NDArray[np.int64]]
-
-
-class _Best(NamedTuple):
-    """The best K candidates of each row so far, in no order; `worst` points at the last of them."""
-
-    rows: NDArray[np.int32]  # (n, k)
-    cosines: NDArray[np.float32]  # (n, k)
-    filled: NDArray[np.int32]  # (n,)
-    worst: NDArray[np.int32]  # (n,)
+    members: NDArray[np.int64]
+    member_offsets: NDArray[np.int64]
+    visitors: NDArray[np.int64]
+    visitor_offsets: NDArray[np.int64]
 
 
 def find_neighbours(
@@ -50,188 +55,188 @@ def find_neighbours(
     floor: float,
     config: NeighboursConfig,
 ) -> NeighbourLists:
-    """Give each face's K nearest faces of cosine >= floor among those that share a probed cell.
+    """Give each face's K nearest faces of cosine >= floor, among those that share a probed cell with it.
 
-    A pair counts where either face probes the home cell of the other. With one cell that is exact
-    search. Shapes: `(n,)` ascending ids, `(n, d)` grid vectors.
+    A pair counts where either face probes the home cell of the other. With one cell that is exact search.
+    Uses all cores; the result depends on the cells, never on threads or row order.
+
+    Shapes: `(n,)` distinct ids, grid vectors `(n, d)`.
     """
-    visits = visits_of(probe_cells(vectors, cells, config.probes), len(cells.centroids))
-    return search(face_ids, vectors, visits, floor, config.k)
+    if len(cells.centroids) == 1:
+        cuts = np.linspace(0, len(face_ids), PARTS + 1).astype(int).tolist()
+        slices = list(itertools.pairwise(cuts))
+        return join_lists(
+            map_parts(lambda s: search_slice(face_ids, vectors, s[0], s[1], floor, config.k), slices)
+        )
+    probed = probe_all(vectors, cells, config.probes)
+    part_of_cell = cell_parts(cells, PARTS)
+
+    def search(part: int) -> NeighbourLists:
+        searched = part_of_cell == part
+        here = np.flatnonzero(searched[probed].any(axis=1))
+        return search_cells(face_ids[here], vectors[here], probed[here], searched, floor, config.k)
+
+    return merge_lists(map_parts(search, range(PARTS)), config.k)
 
 
-def visits_of(probed: NDArray[np.int32], cells: int) -> Visits:
-    """Turn probed cells `(n, p)`, home cell first, into members and visitors of each cell."""
-    home, rows = probed[:, 0], np.arange(len(probed))
-    flat, visiting = probed.ravel(), np.repeat(rows, probed.shape[1])
-    return Visits(_split(rows, home, cells), _split(visiting, flat, cells))
+def probe_all(vectors: NDArray[np.int16], cells: Cells, probes: int) -> NDArray[np.int32]:
+    """Give what `probe_cells` gives, from all cores."""
+    parts = np.array_split(vectors, PARTS)
+    return np.concatenate(map_parts(lambda part: probe_cells(part, cells, probes), parts))
 
 
-def search(
+def search_cells(
     face_ids: NDArray[np.int64],
     vectors: NDArray[np.int16],
-    visits: Visits,
+    probed: NDArray[np.int32],
+    searched: NDArray[np.bool_],
     floor: float,
     k: int,
+    block: int = BLOCK,
 ) -> NeighbourLists:
-    """Give the best K of all pairs (member, visitor) of each cell, for both faces of the pair."""
-    best = _empty_best(len(face_ids), k)
-    lowest = np.float32(floor)
-    for members, visitors in zip(visits.members, visits.visitors, strict=True):
-        _search_cell(vectors, members, visitors, lowest, best)
-    return _sorted_lists(face_ids, best)
+    """Search some of the cells, given all faces that probe one of them.
+
+    searched: bool `(c,)`. probed: int32 `(n, p)`, home cell first, from `probe_cells`. Each pair of the
+    gallery belongs to one cell, so searches of different cells find different pairs. No list is longer
+    than k, which loses nothing: the best k of all are among the best k of each search.
+
+    Returns the lists of the faces that live in the searched cells, and the lists that are not empty of
+    those that only visit.
+    """
+    order = np.argsort(face_ids)
+    face_ids, vectors, probed = face_ids[order], vectors[order], probed[order]
+    visits = _visits(probed, searched)
+    best = empty_best(len(face_ids), k)
+    lowest = lowest_dot(floor, vectors.shape[1])
+    for number, cell in enumerate(np.flatnonzero(searched)):
+        members = visits.members[visits.member_offsets[number] : visits.member_offsets[number + 1]]
+        visitors = visits.visitors[visits.visitor_offsets[number] : visits.visitor_offsets[number + 1]]
+        for start in range(0, len(members), block):
+            rows = members[start : start + block]
+            left = vectors[rows].astype(np.float32)
+            for other in range(start, len(members), block):
+                columns = members[other : other + block]
+                dots = left @ vectors[columns].astype(np.float32).T
+                keep_inside(dots, lowest, rows, columns, start == other, *best)
+            for other in range(0, len(visitors), block):
+                columns = visitors[other : other + block]
+                dots = left @ vectors[columns].astype(np.float32).T
+                keep_visits(dots, lowest, rows, columns, cell, probed, *best)
+    lists = _sorted_lists(face_ids, face_ids, best, vectors.shape[1])
+    return _take(lists, np.flatnonzero(searched[probed[:, 0]] | (best.filled > 0)))
 
 
 def search_slice(
     face_ids: NDArray[np.int64],
     vectors: NDArray[np.int16],
-    rows: NDArray[np.int64],
+    start: int,
+    stop: int,
     floor: float,
     k: int,
+    block: int = BLOCK,
 ) -> NeighbourLists:
-    """Give the exact best K of some rows among all faces: the search of one cell, shared by tasks."""
-    best = _empty_best(len(face_ids), k)
-    everyone = np.arange(len(face_ids))
-    for start in range(0, len(rows), BLOCK):
-        some = rows[start : start + BLOCK]
-        left = vectors[some].astype(np.float32)
-        for other in range(0, len(face_ids), BLOCK):
-            columns = everyone[other : other + BLOCK]
-            _keep_one_side(_cosines(left, vectors[columns]), some, columns, np.float32(floor), *best)
-    return _take(_sorted_lists(face_ids, best), rows)
+    """Give the exact lists of some faces among all: those from `start` to `stop` in the order of ids."""
+    order = np.argsort(face_ids)
+    face_ids = face_ids[order]
+    best = empty_best(stop - start, k)
+    lowest = lowest_dot(floor, vectors.shape[1])
+    for first_column in range(0, len(face_ids), block):
+        right = vectors[order[first_column : first_column + block]].astype(np.float32).T
+        for row in range(start, stop, block):
+            left = vectors[order[row : min(row + block, stop)]].astype(np.float32)
+            keep_rows(left @ right, lowest, row - start, first_column, start, *best)
+    return _sorted_lists(face_ids[start:stop], face_ids, best, vectors.shape[1])
 
 
-def merge_lists(
-    owners: NDArray[np.int64], neighbours: NDArray[np.int64], cosines: NDArray[np.float32], k: int
-) -> NeighbourLists:
-    """Merge partial lists, given as flat arrays, into one list of the best K for each owner.
+def merge_lists(parts: list[NeighbourLists], k: int) -> NeighbourLists:
+    """Merge lists in which the same face may occur several times: one list of its best k for each.
 
-    The same pair may come from several shards; it counts once. The result has the owners that occur.
+    A pair that was found several times counts once.
     """
-    order = np.lexsort((neighbours, -cosines, owners))
-    owners, neighbours, cosines = owners[order], neighbours[order], cosines[order]
-    # The same pair has the same cosine wherever it was found, so repetitions stand side by side.
-    fresh = np.ones(len(owners), bool)
-    fresh[1:] = (owners[1:] != owners[:-1]) | (neighbours[1:] != neighbours[:-1])
-    owners, neighbours, cosines = owners[fresh], neighbours[fresh], cosines[fresh]
-    face_ids, starts = np.unique(owners, return_index=True)
-    rank = np.arange(len(owners)) - np.repeat(starts, np.diff(np.append(starts, len(owners))))
-    kept = rank < k
-    counts = np.bincount(np.searchsorted(face_ids, owners[kept]), minlength=len(face_ids))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return NeighbourLists(face_ids, offsets, neighbours[kept], cosines[kept])
+    flat = join_lists(parts)
+    order = np.argsort(flat.face_ids, kind="stable")
+    face_ids, starts = np.unique(flat.face_ids[order], return_index=True)
+    bounds = np.append(starts, len(order))
+    neighbours, cosines, counts = _merge(order, bounds, *flat[1:], k)
+    return NeighbourLists(face_ids, np.concatenate([[0], np.cumsum(counts)]), neighbours, cosines)
 
 
-def _search_cell(
-    vectors: NDArray[np.int16],
-    members: NDArray[np.int64],
-    visitors: NDArray[np.int64],
-    floor: np.float32,
-    best: _Best,
-) -> None:
-    for start in range(0, len(members), BLOCK):
-        rows = members[start : start + BLOCK]
-        left = vectors[rows].astype(np.float32)
-        for other in range(0, len(visitors), BLOCK):
-            columns = visitors[other : other + BLOCK]
-            if members is visitors and other < start:
-                continue  # one cell: the other half of a symmetric matrix
-            _keep_both_sides(_cosines(left, vectors[columns]), rows, columns, floor, *best)
-
-
-def _cosines(left: NDArray[np.float32], right: NDArray[np.int16]) -> NDArray[np.float32]:
-    return dots_to_cosines(left @ right.astype(np.float32).T, left.shape[1])
-
-
-def _split(rows: NDArray[np.int64], cell: NDArray[np.int32], cells: int) -> list[NDArray[np.int64]]:
-    order = np.argsort(cell, kind="stable")
-    return np.split(rows[order], np.cumsum(np.bincount(cell, minlength=cells))[:-1])
-
-
-def _empty_best(count: int, k: int) -> _Best:
-    return _Best(
-        np.empty((count, k), np.int32),
-        np.empty((count, k), np.float32),
-        np.zeros(count, np.int32),
-        np.zeros(count, np.int32),
+def join_lists(parts: list[NeighbourLists]) -> NeighbourLists:
+    """Put lists behind each other, in the order given."""
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    return NeighbourLists(
+        np.concatenate([part.face_ids for part in parts]),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.concatenate([part.neighbours for part in parts]),
+        np.concatenate([part.cosines for part in parts]),
     )
 
 
-def _sorted_lists(face_ids: NDArray[np.int64], best: _Best) -> NeighbourLists:
-    offsets = np.concatenate([[0], np.cumsum(best.filled)]).astype(np.int64)
-    rows, cosines = _flatten_sorted(best.rows, best.cosines, best.filled, offsets)
-    return NeighbourLists(face_ids, offsets, face_ids[rows], cosines)
+def lowest_dot(floor: float, dimension: int) -> np.float32:
+    """Give the least grid dot product whose cosine is >= floor, both compared as float32."""
+    dot = np.rint(floor * grid_scale(dimension) ** 2) + np.arange(-4, 5)
+    return np.float32(dot[np.argmax(dots_to_cosines(dot.astype(np.float32), dimension) >= np.float32(floor))])
+
+
+def _visits(probed: NDArray[np.int32], searched: NDArray[np.bool_]) -> _Visits:
+    home, rows = probed[:, 0], np.arange(len(probed))
+    rest = probed[:, 1:]
+    visiting, column = np.nonzero(searched[rest])
+    here = searched[home]
+    return _Visits(
+        *_by_cell(rows[here], home[here], searched), *_by_cell(visiting, rest[visiting, column], searched)
+    )
+
+
+def _by_cell(
+    rows: NDArray[np.int64], cell: NDArray[np.int32], searched: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    counts = np.bincount(cell, minlength=len(searched))[searched]
+    return rows[np.argsort(cell, kind="stable")], np.concatenate([[0], np.cumsum(counts)])
+
+
+def _sorted_lists(
+    owners: NDArray[np.int64], face_ids: NDArray[np.int64], best: Best, dimension: int
+) -> NeighbourLists:
+    offsets, rows, dots = flatten_best(best)
+    return NeighbourLists(owners, offsets, face_ids[rows], dots_to_cosines(dots, dimension))
 
 
 def _take(lists: NeighbourLists, rows: NDArray[np.int64]) -> NeighbourLists:
-    """Give the lists of some rows, in the order of their ids."""
-    rows = np.sort(rows)
-    counts = np.diff(lists.offsets)[rows]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    places = np.repeat(lists.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-    return NeighbourLists(lists.face_ids[rows], offsets, lists.neighbours[places], lists.cosines[places])
+    """Give the lists of some rows. All the others must be empty."""
+    offsets = np.concatenate([[0], np.cumsum(np.diff(lists.offsets)[rows])]).astype(np.int64)
+    return NeighbourLists(lists.face_ids[rows], offsets, lists.neighbours, lists.cosines)
 
 
 @numba.njit(cache=True, nogil=True)
-def _insert(rows, cosines, filled, worst, row, other, cosine):  # type: ignore[no-untyped-def]
-    """Put a candidate into a row's best K, unless it is there or K better ones are."""
-    k = rows.shape[1]
-    count = filled[row]
-    if count == k:
-        last = worst[row]
-        if cosine < cosines[row, last]:
-            return
-        if cosine == cosines[row, last] and other >= rows[row, last]:
-            return
-    for place in range(count):
-        if rows[row, place] == other:
-            return
-    if count < k:
-        place = count
-        filled[row] = count + 1
-    else:
-        place = worst[row]
-    rows[row, place] = other
-    cosines[row, place] = cosine
-    if filled[row] == k:
-        last = 0
-        for place in range(1, k):
-            lower = cosines[row, place] < cosines[row, last]
-            if lower or (cosines[row, place] == cosines[row, last] and rows[row, place] > rows[row, last]):
-                last = place
-        worst[row] = last
-
-
-@numba.njit(cache=True, nogil=True)
-def _keep_both_sides(block, left, right, floor, rows, cosines, filled, worst):  # type: ignore[no-untyped-def]
-    for i in range(block.shape[0]):
-        for j in range(block.shape[1]):
-            if block[i, j] >= floor and left[i] != right[j]:
-                _insert(rows, cosines, filled, worst, left[i], right[j], block[i, j])
-                _insert(rows, cosines, filled, worst, right[j], left[i], block[i, j])
-
-
-@numba.njit(cache=True, nogil=True)
-def _keep_one_side(block, left, right, floor, rows, cosines, filled, worst):  # type: ignore[no-untyped-def]
-    for i in range(block.shape[0]):
-        for j in range(block.shape[1]):
-            if block[i, j] >= floor and left[i] != right[j]:
-                _insert(rows, cosines, filled, worst, left[i], right[j], block[i, j])
-
-
-@numba.njit(cache=True, nogil=True)
-def _flatten_sorted(rows, cosines, filled, offsets):  # type: ignore[no-untyped-def]
-    flat_rows = np.empty(offsets[-1], np.int64)
-    flat_cosines = np.empty(offsets[-1], np.float32)
-    for row in range(len(filled)):
-        start = offsets[row]
-        for place in range(filled[row]):
-            cosine, other = cosines[row, place], rows[row, place]
-            slot = start + place
-            while slot > start and (
-                flat_cosines[slot - 1] < cosine
-                or (flat_cosines[slot - 1] == cosine and flat_rows[slot - 1] > other)
-            ):
-                flat_cosines[slot], flat_rows[slot] = flat_cosines[slot - 1], flat_rows[slot - 1]
-                slot -= 1
-            flat_cosines[slot], flat_rows[slot] = cosine, other
-    return flat_rows, flat_cosines
+def _merge(order, bounds, offsets, neighbours, cosines, k):  # type: ignore[no-untyped-def]
+    """Merge sorted lists face by face: always the best head of a face's lists goes next."""
+    kept = np.empty(len(neighbours), np.int64)
+    kept_cosines = np.empty(len(neighbours), np.float32)
+    counts = np.zeros(len(bounds) - 1, np.int64)
+    heads = offsets[:-1].copy()
+    end = 0
+    for face in range(len(bounds) - 1):
+        begin = end
+        while end - begin < k:
+            nearest = -1
+            for place in range(bounds[face], bounds[face + 1]):
+                part = order[place]
+                if heads[part] == offsets[part + 1]:
+                    continue
+                if nearest >= 0:
+                    head, best = heads[part], heads[nearest]
+                    if cosines[head] < cosines[best]:
+                        continue
+                    if cosines[head] == cosines[best] and neighbours[head] >= neighbours[best]:
+                        continue
+                nearest = part
+            if nearest < 0:
+                break
+            head = heads[nearest]
+            heads[nearest] += 1
+            if end == begin or neighbours[head] != kept[end - 1]:  # the same pair has the same cosine
+                kept[end], kept_cosines[end] = neighbours[head], cosines[head]
+                end += 1
+        counts[face] = end - begin
+    return kept[:end].copy(), kept_cosines[:end].copy(), counts

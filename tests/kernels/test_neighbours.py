@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from faceclust_spark.config import NeighboursConfig
+from faceclust_spark.kernels.cells import Cells, cell_parts, probe_cells
+from faceclust_spark.kernels.grid import grid_scale, normalise, quantise
+from faceclust_spark.kernels.neighbours import (
+    NeighbourLists,
+    find_neighbours,
+    join_lists,
+    lowest_dot,
+    merge_lists,
+    search_cells,
+    search_slice,
+)
+
+
+def make_faces(count: int, dimension: int, seed: int, copies: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Faces of people of about six faces; the last `copies` are copies of the first ones."""
+    generator = np.random.default_rng(seed)
+    people = generator.normal(size=(max(count // 6, 1), dimension))
+    raw = people[generator.integers(0, len(people), count)] + 0.7 * generator.normal(size=(count, dimension))
+    if copies:
+        raw[-copies:] = raw[:copies]
+    return generator.permutation(10 * count)[:count].astype(np.int64), quantise(normalise(raw))
+
+
+def one_cell(dimension: int) -> Cells:
+    return Cells(np.zeros((1, dimension), np.int16), np.zeros(1, np.int32))
+
+
+def some_cells(vectors: np.ndarray, count: int) -> Cells:
+    return Cells(vectors[:: len(vectors) // count][:count], (np.arange(count) // 4).astype(np.int32))
+
+
+def brute_force(
+    face_ids: np.ndarray, vectors: np.ndarray, floor: float, k: int, allowed: np.ndarray | None = None
+) -> dict[int, list[tuple[int, np.float32]]]:
+    """All pairs, whole numbers only, sorted by Python."""
+    wide = vectors.astype(np.int64)
+    dots = np.einsum("id,jd->ij", wide, wide)
+    cosines = dots.astype(np.float32) * np.float32(1 / grid_scale(vectors.shape[1]) ** 2)
+    kept = cosines >= np.float32(floor)
+    np.fill_diagonal(kept, False)
+    if allowed is not None:
+        kept &= allowed
+    result = {}
+    for row, face in enumerate(face_ids.tolist()):
+        pairs = [(int(face_ids[j]), cosines[row, j]) for j in np.flatnonzero(kept[row])]
+        result[face] = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:k]
+    return result
+
+
+def as_dict(lists: NeighbourLists) -> dict[int, list[tuple[int, np.float32]]]:
+    assert (np.diff(lists.face_ids) > 0).all()
+    assert len(lists.offsets) == len(lists.face_ids) + 1
+    assert lists.offsets[-1] == len(lists.neighbours) == len(lists.cosines)
+    assert (lists.offsets.dtype, lists.neighbours.dtype, lists.cosines.dtype) == (
+        np.int64,
+        np.int64,
+        np.float32,
+    )
+    return {
+        int(face): list(zip(lists.neighbours[a:b].tolist(), lists.cosines[a:b], strict=True))
+        for face, a, b in zip(lists.face_ids, lists.offsets[:-1], lists.offsets[1:], strict=True)
+    }
+
+
+def visited_pairs(vectors: np.ndarray, cells: Cells, probes: int) -> np.ndarray:
+    """Which pairs count: one of both visits the other's home."""
+    nearest = brute_probes(vectors, cells, probes)
+    visits = (nearest[:, :, None] == nearest[None, None, :, 0]).any(axis=1)
+    return visits | visits.T
+
+
+def brute_probes(vectors: np.ndarray, cells: Cells, probes: int) -> np.ndarray:
+    dots = vectors.astype(np.int64) @ cells.centroids.astype(np.int64).T
+    return np.argsort(-dots, axis=1, kind="stable")[:, :probes]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 50, 333])
+@pytest.mark.parametrize(("floor", "k"), [(0.4, 5), (-1.0, 4), (0.2, 1_000), (0.9999, 3)])
+def test_one_cell_equals_brute_force(count: int, floor: float, k: int) -> None:
+    face_ids, vectors = make_faces(count, 32, seed=count, copies=count // 5)
+    found = find_neighbours(face_ids, vectors, one_cell(32), floor, NeighboursConfig(k=k))
+    assert as_dict(found) == brute_force(face_ids, vectors, floor, k)
+
+
+@pytest.mark.parametrize("probes", [1, 2, 5, 12])
+@pytest.mark.parametrize(("floor", "k"), [(0.3, 3), (-1.0, 7), (0.0, 1_000)])
+def test_cells_equal_brute_force_over_visited_pairs(probes: int, floor: float, k: int) -> None:
+    face_ids, vectors = make_faces(240, 24, seed=probes, copies=60)
+    cells = some_cells(vectors, 12)
+    found = find_neighbours(face_ids, vectors, cells, floor, NeighboursConfig(k=k, probes=probes))
+    allowed = visited_pairs(vectors, cells, probes)
+    assert as_dict(found) == brute_force(face_ids, vectors, floor, k, allowed)
+
+
+def test_all_cells_probed_is_exact() -> None:
+    face_ids, vectors = make_faces(200, 16, seed=3)
+    found = find_neighbours(face_ids, vectors, some_cells(vectors, 9), 0.1, NeighboursConfig(k=6, probes=9))
+    assert as_dict(found) == brute_force(face_ids, vectors, 0.1, 6)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, 12])
+@pytest.mark.parametrize("block", [1, 7, 64, 4_096])
+def test_shards_and_blocks_do_not_matter(parts: int, block: int) -> None:
+    face_ids, vectors = make_faces(240, 24, seed=8, copies=40)
+    cells, k = some_cells(vectors, 12), 4
+    expected = find_neighbours(face_ids, vectors, cells, 0.2, NeighboursConfig(k=k, probes=3))
+    shuffled = np.random.default_rng(parts).permutation(len(face_ids))
+    ids, mixed = face_ids[shuffled], vectors[shuffled]
+    probed, part_of_cell = probe_cells(mixed, cells, 3), cell_parts(cells, parts)
+    found = []
+    for part in reversed(range(parts)):
+        searched = part_of_cell == part
+        here = searched[probed].any(axis=1)
+        found.append(search_cells(ids[here], mixed[here], probed[here], searched, 0.2, k, block))
+    assert as_dict(merge_lists(found, k)) == as_dict(expected)
+
+
+def test_a_pair_is_found_once() -> None:
+    face_ids, vectors = make_faces(200, 16, seed=5)
+    cells = some_cells(vectors, 8)
+    probed = probe_cells(vectors, cells, 4)
+    pairs = []
+    for cell in range(8):
+        searched = np.arange(8) == cell
+        found = as_dict(search_cells(face_ids, vectors, probed, searched, 0.0, 1_000))
+        pairs += [(face, other) for face, others in found.items() for other, _ in others]
+    assert len(pairs) == len(set(pairs))
+
+
+@pytest.mark.parametrize("block", [1, 10, 4_096])
+def test_slices_join_to_the_whole(block: int) -> None:
+    face_ids, vectors = make_faces(101, 16, seed=6)
+    cuts = [0, 0, 13, 50, 101]
+    slices = [
+        search_slice(face_ids, vectors, a, b, 0.1, 5, block) for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+    ]
+    assert as_dict(join_lists(slices)) == brute_force(face_ids, vectors, 0.1, 5)
+
+
+def test_copies_tie_to_the_smaller_face_id() -> None:
+    vectors = np.repeat(make_faces(1, 32, seed=0)[1], 6, axis=0)
+    face_ids = np.array([50, 10, 40, 20, 60, 30])
+    found = as_dict(find_neighbours(face_ids, vectors, one_cell(32), 0.5, NeighboursConfig(k=3)))
+    assert [face for face, _ in found[10]] == [20, 30, 40]
+    assert [face for face, _ in found[60]] == [10, 20, 30]
+
+
+def test_merge_cuts_to_k_and_counts_repeated_pairs_once() -> None:
+    first = NeighbourLists(
+        np.array([1, 2]), np.array([0, 2, 3]), np.array([7, 8, 9]), np.array([0.9, 0.5, 0.4], np.float32)
+    )
+    second = NeighbourLists(
+        np.array([1]), np.array([0, 3]), np.array([5, 7, 6]), np.array([0.9, 0.9, 0.5], np.float32)
+    )
+    empty = NeighbourLists(np.array([3]), np.array([0, 0]), np.empty(0, np.int64), np.empty(0, np.float32))
+    merged = as_dict(merge_lists([first, empty, second], 3))
+    expected = {1: [(5, 0.9), (7, 0.9), (6, 0.5)], 2: [(9, 0.4)], 3: []}
+    assert merged == {
+        face: [(other, np.float32(cosine)) for other, cosine in found] for face, found in expected.items()
+    }
+
+
+@pytest.mark.parametrize("dimension", [16, 128, 512])
+def test_lowest_dot_is_where_the_cosine_reaches_the_floor(dimension: int) -> None:
+    step = np.float32(1 / grid_scale(dimension) ** 2)
+    for floor in np.random.default_rng(0).uniform(-1, 1, 200).tolist():
+        lowest = lowest_dot(floor, dimension)
+        assert lowest * step >= np.float32(floor)
+        assert (lowest - np.float32(1)) * step < np.float32(floor)
