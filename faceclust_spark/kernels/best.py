@@ -123,10 +123,10 @@ def keep_visits(dots, lowest, rows, columns, cell, probed, heaps, filled):  # ty
 
 
 @numba.njit(cache=True, nogil=True)
-def keep_rows(dots, lowest, first_row, first_column, self_row, heaps, filled):  # type: ignore[no-untyped-def]
-    """Offer each column to each row, but not to itself.
+def keep_rows(dots, lowest, first_row, first_column, own, heaps, filled):  # type: ignore[no-untyped-def]
+    """Offer each column to each row, but not to itself: heap row r is candidate own[r], or none (-1).
 
-    Rows of the heaps begin at first_row, candidates at first_column; heap row r is candidate self_row + r.
+    Rows of the heaps begin at first_row, candidates at first_column.
     """
     for i in range(dots.shape[0]):
         row = first_row + i
@@ -138,7 +138,7 @@ def keep_rows(dots, lowest, first_row, first_column, self_row, heaps, filled):  
             if hits == 0:
                 continue
             for j in range(start, stop):
-                if dots[i, j] >= lowest and self_row + row != first_column + j:
+                if dots[i, j] >= lowest and own[row] != first_column + j:
                     _offer(heaps, filled, row, dots[i, j], first_column + j)
 
 

@@ -6,7 +6,6 @@ exceed a threshold.
 
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 import numba
@@ -63,11 +62,10 @@ def find_neighbours(
     Shapes: `(n,)` distinct ids, grid vectors `(n, d)`.
     """
     if len(cells.centroids) == 1:
-        cuts = np.linspace(0, len(face_ids), PARTS + 1).astype(int).tolist()
-        slices = list(itertools.pairwise(cuts))
-        return join_lists(
-            map_parts(lambda s: search_slice(face_ids, vectors, s[0], s[1], floor, config.k), slices)
+        slices = map_parts(
+            lambda part: search_slice(face_ids, vectors, part, PARTS, floor, config.k), range(PARTS)
         )
+        return join_lists(slices)
     probed = probe_all(vectors, cells, config.probes)
     part_of_cell = cell_parts(cells, PARTS)
 
@@ -126,26 +124,44 @@ def search_cells(
     return _take(lists, np.flatnonzero(searched[probed[:, 0]] | (best.filled > 0)))
 
 
-def search_slice(
+def search_faces(
+    some_ids: NDArray[np.int64],
+    some_vectors: NDArray[np.int16],
     face_ids: NDArray[np.int64],
     vectors: NDArray[np.int16],
-    start: int,
-    stop: int,
     floor: float,
     k: int,
     block: int = BLOCK,
 ) -> NeighbourLists:
-    """Give the exact lists of some faces among all: those from `start` to `stop` in the order of ids."""
+    """Give the exact lists of some faces among others, in the order of `some_ids`.
+
+    A face is no neighbour of itself. Shapes: `(m,)`, `(m, d)` and `(n,)`, `(n, d)`.
+    """
     order = np.argsort(face_ids)
     face_ids = face_ids[order]
-    best = empty_best(stop - start, k)
-    lowest = lowest_dot(floor, vectors.shape[1])
+    own = _positions(some_ids, face_ids)
+    best = empty_best(len(some_ids), k)
+    lowest = lowest_dot(floor, some_vectors.shape[1])
     for first_column in range(0, len(face_ids), block):
         right = vectors[order[first_column : first_column + block]].astype(np.float32).T
-        for row in range(start, stop, block):
-            left = vectors[order[row : min(row + block, stop)]].astype(np.float32)
-            keep_rows(left @ right, lowest, row - start, first_column, start, *best)
-    return _sorted_lists(face_ids[start:stop], face_ids, best, vectors.shape[1])
+        for first_row in range(0, len(some_ids), block):
+            left = some_vectors[first_row : first_row + block].astype(np.float32)
+            keep_rows(left @ right, lowest, first_row, first_column, own, *best)
+    return _sorted_lists(some_ids, face_ids, best, some_vectors.shape[1])
+
+
+def search_slice(
+    face_ids: NDArray[np.int64],
+    vectors: NDArray[np.int16],
+    part: int,
+    parts: int,
+    floor: float,
+    k: int,
+) -> NeighbourLists:
+    """Give the exact lists of one of `parts` equal shares of the faces, cut in the order of their ids."""
+    order = np.argsort(face_ids)
+    some = order[len(order) * part // parts : len(order) * (part + 1) // parts]
+    return search_faces(face_ids[some], vectors[some], face_ids, vectors, floor, k)
 
 
 def merge_lists(parts: list[NeighbourLists], k: int) -> NeighbourLists:
@@ -176,6 +192,14 @@ def lowest_dot(floor: float, dimension: int) -> np.float32:
     """Give the least grid dot product whose cosine is >= floor, both compared as float32."""
     dot = np.rint(floor * grid_scale(dimension) ** 2) + np.arange(-4, 5)
     return np.float32(dot[np.argmax(dots_to_cosines(dot.astype(np.float32), dimension) >= np.float32(floor))])
+
+
+def _positions(ids: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the position of each id among sorted ones, -1 where it is not there."""
+    if not len(among):
+        return np.full(len(ids), -1)
+    places = np.minimum(np.searchsorted(among, ids), len(among) - 1)
+    return np.where(among[places] == ids, places, -1)
 
 
 def _visits(probed: NDArray[np.int32], searched: NDArray[np.bool_]) -> _Visits:

@@ -44,6 +44,7 @@ CHOSEN_BY = "chosen_by"
 CELL = "cell"
 SHARD = "shard"
 CENTROID = "centroid"
+PROBED_CELLS = "probed_cells"  # nearest first: the home cell, then those that the face visits
 NEIGHBOURS = "neighbours"  # ARRAY<BIGINT>: face ids, nearest first
 COSINES = "cosines"  # ARRAY<FLOAT>: same order
 EDGE_RECALL = "edge_recall"

@@ -13,6 +13,7 @@ from faceclust_spark.kernels.neighbours import (
     lowest_dot,
     merge_lists,
     search_cells,
+    search_faces,
     search_slice,
 )
 
@@ -133,14 +134,23 @@ def test_a_pair_is_found_once() -> None:
     assert len(pairs) == len(set(pairs))
 
 
-@pytest.mark.parametrize("block", [1, 10, 4_096])
-def test_slices_join_to_the_whole(block: int) -> None:
+@pytest.mark.parametrize("parts", [1, 3, 101, 150])
+def test_slices_join_to_the_whole(parts: int) -> None:
     face_ids, vectors = make_faces(101, 16, seed=6)
-    cuts = [0, 0, 13, 50, 101]
-    slices = [
-        search_slice(face_ids, vectors, a, b, 0.1, 5, block) for a, b in zip(cuts[:-1], cuts[1:], strict=True)
-    ]
+    slices = [search_slice(face_ids, vectors, part, parts, 0.1, 5) for part in range(parts)]
     assert as_dict(join_lists(slices)) == brute_force(face_ids, vectors, 0.1, 5)
+
+
+@pytest.mark.parametrize("block", [1, 10, 4_096])
+def test_some_faces_among_others(block: int) -> None:
+    face_ids, vectors = make_faces(90, 16, seed=7)
+    some = np.argsort(face_ids)[::7]
+    expected = brute_force(face_ids, vectors, 0.1, 5)
+    parts = [
+        search_faces(face_ids[some], vectors[some], face_ids[rows], vectors[rows], 0.1, 5, block)
+        for rows in (np.arange(50, 90), np.arange(0), np.arange(50))
+    ]
+    assert as_dict(merge_lists(parts, 5)) == {face: expected[face] for face in face_ids[some].tolist()}
 
 
 def test_copies_tie_to_the_smaller_face_id() -> None:
