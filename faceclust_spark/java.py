@@ -22,19 +22,14 @@ def check_java() -> str:
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     if java is None or not os.access(java, os.X_OK):
-        place = (
-            f"JAVA_HOME is {home}, which holds no bin/java that can be run"
-            if home
-            else "there is no java on the PATH"
-        )
+        place = f"JAVA_HOME ({home}) holds none that can be run" if home else "there is no java on the PATH"
         raise JavaError(f"Spark needs Java and {place}: {_JAVA_REMEDY}")
     told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
     found = re.search(r'version "(?:1\.)?(\d+)', told.stderr + told.stdout)
     version = int(found.group(1)) if found else 0
     if version not in JAVA_VERSIONS:
-        raise JavaError(
-            f"{java} is Java {version or 'of unknown version'}, Spark needs 17 or 21: {_JAVA_REMEDY}"
-        )
+        name = f"Java {version}" if version else "a Java of unknown version"
+        raise JavaError(f"{java} is {name}, Spark needs 17 or 21: {_JAVA_REMEDY}")
     modules = subprocess.run([java, "--list-modules"], capture_output=True, text=True, check=False)
     if "jdk.incubator.vector" not in modules.stdout:
         raise JavaError(

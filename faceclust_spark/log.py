@@ -15,3 +15,6 @@ def configure_logging(verbose: bool = False) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         logger.addHandler(handler)
         logger.propagate = False
+    # Spark would print each SQL error a second time, as pages of JSON; the exception carries it already.
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.CRITICAL)

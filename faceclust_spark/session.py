@@ -91,8 +91,8 @@ def delta_jars(folder: str) -> str:
     ]
     if missing:
         raise ConfigError(
-            f"spark.jars: {folder} holds {len(jars)} jars, none of them {' or '.join(missing)}; copy there all "
-            "that `python -m faceclust_spark.session` resolves on a machine with network, into ~/.ivy2*/jars"
+            f"spark.jars: {folder} holds {len(jars)} jars, none of them {' or '.join(missing)}; copy "
+            "there all that `python -m faceclust_spark.session` resolves, with network, into ~/.ivy2*/jars"
         )
     return ",".join(jars)
 

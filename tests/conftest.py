@@ -29,6 +29,14 @@ def spark(shared_session):
     return shared_session
 
 
+@pytest.fixture
+def store(spark, tmp_path):
+    """An empty place for tables."""
+    from faceclust_spark.tables.storage import TableStore
+
+    return TableStore(spark, str(tmp_path / "tables"))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real embeddings, which live outside the repository."""

@@ -96,3 +96,9 @@ CONFIG_HASH = "config_hash"
 PACKAGES = "packages"
 INPUTS = "inputs"
 MESSAGE = "message"
+
+# lease
+TOKEN = "token"  # of one process: tells two starts of the same run apart
+HOLDER = "holder"
+SINCE = "since"
+EXPIRES_AT = "expires_at"

@@ -143,6 +143,6 @@ class Ledger:
             differences.append(f"source: {earlier.get('source')!r} then, {self._config.source!r} now")
         if differences:
             raise ResumeError(
-                f"run {self._run_id} was begun otherwise ({'; '.join(differences)}): continue it with what it was "
-                "begun with, or start a new run without --run-id"
+                f"run {self._run_id} was begun otherwise ({'; '.join(differences)}): continue it with what "
+                "it was begun with, or start a new run without --run-id"
             )

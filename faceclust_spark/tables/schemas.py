@@ -247,3 +247,15 @@ RUNS = Table(
 )
 
 ALL_TABLES = tuple(value for value in list(globals().values()) if isinstance(value, Table))
+
+# Below ALL_TABLES on purpose: the tables are deleted by a run that holds this lease.
+LEASE = Table(
+    "lease",
+    _schema(
+        (c.RUN_ID, _STRING),
+        (c.TOKEN, _STRING),
+        (c.HOLDER, _STRING),
+        (c.SINCE, TimestampType()),
+        (c.EXPIRES_AT, TimestampType()),
+    ),
+)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import functions as F
 
 from faceclust_spark.errors import TableError
@@ -15,18 +17,23 @@ from faceclust_spark.tables import columns as c
 from faceclust_spark.tables.schemas import ALL_TABLES, Table
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
+    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql.types import StructField, StructType
 
 _SCRATCH = "_scratch"
+_USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+_NULLS = re.compile(r"column \w+ of table `\w+` must be set in every row, and is null in some")
+_CONFLICT = re.compile(r"DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)")
+# Whatever the session's defaults are: readers other than Spark open tables of reader version 1 only.
+_PUBLISHED = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
 _CATALOGUE_NAME = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")
 
 
 class TableStore:
     """The tables of one gallery.
 
-    base: a folder, a URI such as `s3a://bucket/faces`, or `catalog.schema`. One writer a table; every
-    write is one commit, whose user metadata is the run id.
+    base: a folder (`./a.b` where it holds a dot), a URI such as `s3a://bucket/faces`, or
+    `catalog.schema`. One writer a table; every write is one commit, whose user metadata is the run id.
     """
 
     def __init__(self, spark: SparkSession, base: str) -> None:
@@ -40,27 +47,50 @@ class TableStore:
         """Tell whether the table has been written."""
         return self._exists(table.name)
 
-    def read(self, table: Table) -> DataFrame:
-        """Read a table's newest version. Raises TableError where it has not been written."""
+    def read(self, table: Table, version: int | None = None, run_id: str | None = None) -> DataFrame:
+        """Read a table's newest version, an older one, or the one that a run left behind.
+
+        Raises TableError where there is none.
+        """
         if not self.exists(table):
             raise TableError(
-                f"there is no table `{table.name}` in {self.base}: run `faceclust run` with these tables first, "
-                "or correct --tables"
+                f"there is no table `{table.name}` in {self.base}: run `faceclust run` with these tables "
+                "first, or correct --tables"
             )
-        return self._load(table.name)
+        if run_id is not None:
+            version = self._version_of(table, run_id)
+        try:
+            return self._load(table.name, version)
+        except AnalysisException as error:
+            if error.getCondition() != "DELTA_VERSION_NOT_FOUND":
+                raise
+            newest = self.version(table)
+            raise TableError(
+                f"table `{table.name}` in {self.base} has no version {version} (any more); newest: {newest}"
+            ) from None
 
     def version(self, table: Table) -> int:
         """Give the table's newest Delta version."""
-        history = self._spark.sql(f"DESCRIBE HISTORY {self._sql_name(table.name)} LIMIT 1")
+        history = self._spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)} LIMIT 1")
         return int(history.select("version").toArrow()["version"][0].as_py())
 
     def replace(self, table: Table, rows: DataFrame, run_id: str) -> None:
         """Write rows as the table's whole content, in one commit. Raises TableError for a wrong schema."""
-        self._save(table.name, _checked(table, rows, run_id), "overwrite", run_id)
+        self._save(table.name, _checked(table, rows, run_id), "overwrite", run_id, table.published)
+
+    def create(self, table: Table, rows: DataFrame, run_id: str) -> bool:
+        """Write a new table; gives False, and writes nothing, where another writer was first."""
+        try:
+            self._save(table.name, _checked(table, rows, run_id), "errorifexists", run_id, table.published)
+        except (AnalysisException, TableError):
+            if self.exists(table):
+                return False
+            raise
+        return True
 
     def append(self, table: Table, rows: DataFrame, run_id: str) -> None:
         """Add rows. Raises TableError for a wrong schema."""
-        self._save(table.name, _checked(table, rows, run_id), "append", run_id)
+        self._save(table.name, _checked(table, rows, run_id), "append", run_id, table.published)
 
     def merge(self, table: Table, rows: DataFrame, run_id: str) -> None:
         """Insert rows with new keys and replace those whose content differs; others stay untouched.
@@ -69,18 +99,19 @@ class TableStore:
         """
         checked = _checked(table, rows, run_id)
         if not self.exists(table):
-            self._save(table.name, checked, "overwrite", run_id)
+            self._save(table.name, checked, "overwrite", run_id, table.published)
             return
         same_key = " AND ".join(f"kept.{_quote(key)} <=> new.{_quote(key)}" for key in table.keys)
         content = _quote(c.CONTENT_HASH)
         view = f"faceclust_merge_{table.name}"
         checked.createOrReplaceTempView(view)
         try:
-            self._spark.sql(
-                f"MERGE INTO {self._sql_name(table.name)} AS kept USING {view} AS new ON {same_key} "
-                f"WHEN MATCHED AND NOT kept.{content} <=> new.{content} THEN UPDATE SET * "
-                "WHEN NOT MATCHED THEN INSERT *"
-            )
+            with _faults_told(table.name), self._commits_named(run_id):
+                self._spark.sql(
+                    f"MERGE INTO {self.sql_name(table)} AS kept USING {view} AS new ON {same_key} "
+                    f"WHEN MATCHED AND NOT kept.{content} <=> new.{content} THEN UPDATE SET * "
+                    "WHEN NOT MATCHED THEN INSERT *"
+                )
         finally:
             self._spark.catalog.dropTempView(view)
 
@@ -99,42 +130,75 @@ class TableStore:
         for table in ALL_TABLES:
             self._drop(table.name)
 
+    def sql_name(self, table: Table) -> str:
+        """Give the table's name, quoted for a SQL statement."""
+        return self._quoted(table.name)
+
     def _exists(self, name: str) -> bool:
-        if self._folder:
-            return (self._folder / name / "_delta_log").is_dir()
+        if self._folder and (self._folder / name / "_delta_log").is_dir():
+            return True
         if self._in_catalogue:
             return bool(self._spark.catalog.tableExists(f"{self.base}.{name}"))
-        try:
+        try:  # a folder that is not on this machine may be where the cluster keeps its files
             return len(self._load(name).columns) > 0
         except AnalysisException:
             return False
 
-    def _load(self, name: str) -> DataFrame:
+    def _load(self, name: str, version: int | None = None) -> DataFrame:
+        reader = self._spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
         if self._in_catalogue:
-            return self._spark.read.table(f"{self.base}.{name}")
-        return self._spark.read.format("delta").load(f"{self.base}/{name}")
+            return reader.table(f"{self.base}.{name}")
+        return reader.load(f"{self.base}/{name}")
 
-    def _save(self, name: str, rows: DataFrame, mode: str, run_id: str) -> None:
+    def _version_of(self, table: Table, run_id: str) -> int:
+        commits = self._spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)}")
+        of_run = commits.where(F.col("userMetadata") == run_id).agg(F.max("version").alias("newest"))
+        version = of_run.toArrow()["newest"][0].as_py()
+        if version is None:
+            raise TableError(f"run {run_id} has not written table `{table.name}` in {self.base}")
+        return int(version)
+
+    def _save(self, name: str, rows: DataFrame, mode: str, run_id: str, published: bool = False) -> None:
         writer = rows.write.format("delta").mode(mode).option("userMetadata", run_id)
         if mode == "overwrite":
             writer = writer.option("overwriteSchema", "true")
-        if self._in_catalogue:
-            writer.saveAsTable(f"{self.base}.{name}")
-        else:
-            writer.save(f"{self.base}/{name}")
+        if published:
+            writer = writer.options(**_PUBLISHED)
+        with _faults_told(name):
+            if self._in_catalogue:
+                writer.saveAsTable(f"{self.base}.{name}")
+            else:
+                writer.save(f"{self.base}/{name}")
+
+    @contextlib.contextmanager
+    def _commits_named(self, run_id: str) -> Iterator[None]:
+        """Let the commits of SQL statements carry the run id, for which a statement has no option."""
+        before = self._spark.conf.get(_USER_METADATA, None)
+        with contextlib.suppress(PySparkException):  # serverless sessions refuse: a label less
+            self._spark.conf.set(_USER_METADATA, run_id)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(PySparkException):
+                if before is None:
+                    self._spark.conf.unset(_USER_METADATA)
+                else:
+                    self._spark.conf.set(_USER_METADATA, before)
 
     def _drop(self, name: str) -> None:
-        if self._folder:
-            shutil.rmtree(self._folder / name, ignore_errors=True)
+        if self._folder and (self._folder / name).is_dir():
+            shutil.rmtree(self._folder / name)
         elif not self._exists(name):
             return
         elif self._in_catalogue:
-            self._spark.sql(f"DROP TABLE IF EXISTS {self._sql_name(name)}")
+            self._spark.sql(f"DROP TABLE IF EXISTS {self._quoted(name)}")
         else:
             # Object storage has no portable delete in the DataFrame API: an emptied table stays.
-            self._spark.sql(f"DELETE FROM {self._sql_name(name)}")
+            self._spark.sql(f"DELETE FROM {self._quoted(name)}")
 
-    def _sql_name(self, name: str) -> str:
+    def _quoted(self, name: str) -> str:
         if self._in_catalogue:
             return ".".join(_quote(part) for part in (*self.base.split("."), name))
         return f"delta.{_quote(f'{self.base}/{name}')}"
@@ -144,13 +208,42 @@ def _quote(identifier: str) -> str:
     return "`" + identifier.replace("`", "``") + "`"
 
 
+@contextlib.contextmanager
+def _faults_told(name: str) -> Iterator[None]:
+    """Turn what Delta says of a write's faults into TableError."""
+    try:
+        yield
+    except PySparkException as error:
+        nulls = _NULLS.search(str(error))
+        if nulls:
+            raise TableError(nulls.group()) from None
+        if _CONFLICT.search(str(error)):
+            raise TableError(
+                f"another writer changed table `{name}` during this write, of which nothing was kept: let "
+                "the other end, then start again with the same --run-id"
+            ) from None
+        raise
+
+
 def _checked(table: Table, rows: DataFrame, run_id: str) -> DataFrame:
-    """Add the run id and put the columns in the schema's order. Raises TableError with all faults."""
+    """Add the run id, and fit the columns to the schema in order and in nulls.
+
+    Raises TableError with all faults of the schema; nulls in required columns are found while writing.
+    """
     complete = rows.withColumn(c.RUN_ID, F.lit(run_id))
     faults = _schema_faults(table.schema, complete.schema)
     if faults:
         raise TableError(f"rows for table `{table.name}` do not fit its schema: " + "; ".join(faults))
-    return complete.select(*table.schema.names)
+    nullable = {field.name: field.nullable for field in complete.schema}
+    return complete.select(*(_required(table, field, nullable[field.name]) for field in table.schema))
+
+
+def _required(table: Table, field: StructField, nullable: bool) -> Column:
+    """Give a column that fails the write at a null which the schema excludes: Delta would store it."""
+    if field.nullable or not nullable:
+        return F.col(field.name)
+    fault = f"column {field.name} of table `{table.name}` must be set in every row, and is null in some"
+    return F.coalesce(F.col(field.name), F.raise_error(F.lit(fault))).alias(field.name)
 
 
 def _schema_faults(wanted: StructType, found: StructType) -> list[str]:

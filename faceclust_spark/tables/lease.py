@@ -1,0 +1,142 @@
+"""The lease: one run at a time on the tables of a gallery.
+
+Delta's blind appends never conflict, and one run's replaced tables would silently become another's input.
+So a run first takes the one row of the table `lease`, by a conditional MERGE: of two at the same moment Delta
+lets one commit. A thread keeps renewing it; the clock is the Spark driver's.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import platform
+import secrets
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import functions as F
+
+from faceclust_spark.errors import LeaseHeldError
+from faceclust_spark.tables import columns as c
+from faceclust_spark.tables.schemas import LEASE
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from faceclust_spark.tables.storage import TableStore
+
+log = logging.getLogger(__name__)
+
+_RENEWALS = 4  # a lease
+
+
+class Lease:
+    """Held inside a `with`: entering raises LeaseHeldError where another run has the tables.
+
+    A lease of the same run, left by a process that was killed, is taken over at once; another run's
+    after it has expired. `confirm` before a write tells whether it is still held.
+    """
+
+    def __init__(self, spark: SparkSession, store: TableStore, run_id: str, seconds: float = 900.0) -> None:
+        self._spark, self._store, self._run_id, self._seconds = spark, store, run_id, seconds
+        self._token = secrets.token_hex(8)
+        self._renewed = 0.0  # on the monotonic clock
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="faceclust-lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        if not self._store.exists(LEASE):
+            self._store.create(LEASE, self._row(seconds=0.0).drop(c.RUN_ID), self._run_id)
+        self._change(
+            f"kept.{c.EXPIRES_AT} <= new.{c.SINCE} OR kept.{c.RUN_ID} = new.{c.RUN_ID}", "*", self._seconds
+        )
+        self._require_own(self._read())
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        try:
+            self._change(f"kept.{c.TOKEN} = new.{c.TOKEN}", f"{c.EXPIRES_AT} = new.{c.SINCE}", self._seconds)
+        except Exception as fault:  # the run's own outcome counts; the lease expires by itself
+            log.warning("the lease was not given back and expires in %.0f s: %s", self._seconds, fault)
+
+    def confirm(self) -> None:
+        """Raise LeaseHeldError where another run, or another process of this one, has taken over."""
+        if time.monotonic() - self._renewed > self._seconds / 2:
+            self._renew()
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._seconds / _RENEWALS):
+            try:
+                self._renew()
+            except LeaseHeldError:
+                self._renewed = -self._seconds  # so that the next `confirm` looks, and raises
+                return
+            except Exception as fault:  # a next attempt follows; `confirm` sees if none succeeds
+                log.debug("the lease was not renewed: %s", fault)
+
+    def _renew(self) -> None:
+        with self._lock:
+            same = f"kept.{c.TOKEN} = new.{c.TOKEN}"
+            self._change(same, f"{c.EXPIRES_AT} = new.{c.EXPIRES_AT}", self._seconds)
+            self._require_own(self._read())
+
+    def _change(self, condition: str, assignments: str, seconds: float) -> None:
+        """Change the row where the condition on `kept` and `new` holds; a lost race changes nothing."""
+        view = f"faceclust_lease_{self._token}"
+        self._row(seconds).createOrReplaceTempView(view)
+        try:
+            self._spark.sql(
+                f"MERGE INTO {self._store.sql_name(LEASE)} AS kept USING {view} AS new ON true "
+                f"WHEN MATCHED AND ({condition}) THEN UPDATE SET {assignments}"
+            )
+        except PySparkException as error:
+            if "DELTA_CONCURRENT" not in str(error):
+                raise
+        finally:
+            self._spark.catalog.dropTempView(view)
+
+    def _row(self, seconds: float) -> Any:
+        now = F.current_timestamp()
+        return self._spark.range(1).select(
+            F.lit(self._run_id).alias(c.RUN_ID),
+            F.lit(self._token).alias(c.TOKEN),
+            F.lit(_process()).alias(c.HOLDER),
+            now.alias(c.SINCE),
+            (now + F.make_dt_interval(secs=F.lit(seconds).cast("decimal(18,6)"))).alias(c.EXPIRES_AT),
+        )
+
+    def _read(self) -> dict[str, Any]:
+        row: dict[str, Any] = self._store.read(LEASE).toArrow().to_pylist()[0]
+        return row
+
+    def _require_own(self, row: dict[str, Any]) -> None:
+        if row[c.TOKEN] == self._token:
+            self._renewed = time.monotonic()
+            return
+        since, expires = (f"{row[name]:%Y-%m-%d %H:%M:%S} UTC" for name in (c.SINCE, c.EXPIRES_AT))
+        raise LeaseHeldError(
+            f"the tables in {self._store.base} are in use by run {row[c.RUN_ID]} ({row[c.HOLDER]}) since "
+            f"{since}: wait until it has ended. If it was killed, go on with it by --run-id {row[c.RUN_ID]}, "
+            f"or wait until its lease expires at {expires}; to break the lease now, delete the table "
+            f"`{LEASE.name}` there"
+        )
+
+
+def _process() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user} on {platform.node()}, process {os.getpid()}"
