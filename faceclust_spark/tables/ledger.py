@@ -8,12 +8,14 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyspark.sql import functions as F
 
 from faceclust_spark.errors import ResumeError
+from faceclust_spark.log import still_working
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables.schemas import RUNS, Table
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STARTED, FINISHED, FAILED = "started", "finished", "failed"
+FINISHED, FAILED = "finished", "failed"
 _PACKAGES = ("faceclust-spark", "pyspark", "delta-spark", "numpy", "torch", "faiss-cpu", "pyarrow")
 
 
@@ -49,7 +51,8 @@ class Ledger:
 
     def __init__(self, spark: SparkSession, store: TableStore, config: Config, run_id: str) -> None:
         self._spark, self._store, self._config, self._run_id = spark, store, config, run_id
-        self._packages = {name: package_version(name) for name in _PACKAGES}
+        self._packages = _package_versions()
+        self._faces: str | None = None  # how many, once a stage has said so
         self.seconds: dict[str, float] = {}
         self._finished = self._earlier()
 
@@ -68,7 +71,8 @@ class Ledger:
         versions = {table.name: self._store.version(table) for table in inputs if self._store.exists(table)}
         record = Record()
         try:
-            yield record
+            with still_working(name, self._faces):
+                yield record
         except BaseException as error:
             took = time.monotonic() - clock
             with contextlib.suppress(Exception):  # the stage's own error is the one to tell
@@ -78,6 +82,8 @@ class Ledger:
         message = json.dumps(dict(outcome.details)) if outcome.details else None
         self._write(name, FINISHED, started, took, outcome, versions, message)
         self._finished[name], self.seconds[name] = dict(outcome.details), round(took, 2)
+        if outcome.unit == "faces":
+            self._faces = f"{outcome.rows:,} faces"
         largest = "" if outcome.largest_group is None else f", largest group {outcome.largest_group:,}"
         log.info("%-14s %s %s%s, %.1f s", name, f"{outcome.rows:,}", outcome.unit, largest, took)
 
@@ -146,3 +152,11 @@ class Ledger:
                 f"run {self._run_id} was begun otherwise ({'; '.join(differences)}): continue it with what "
                 "it was begun with, or start a new run without --run-id"
             )
+
+
+def _package_versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):  # conda's faiss has another name
+            found[name] = package_version(name)
+    return found

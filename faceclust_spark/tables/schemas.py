@@ -232,7 +232,7 @@ RUNS = Table(
     _schema(
         (c.RUN_ID, _STRING),
         (c.STAGE, _STRING),
-        (c.STATUS, _STRING),  # `started`, `finished`, `failed`
+        (c.STATUS, _STRING),  # `finished`, `failed`; who is at work now stands in `lease`
         (c.STARTED_AT, TimestampType()),
         (c.SECONDS, _DOUBLE, True),
         (c.ROWS, _LONG, True),

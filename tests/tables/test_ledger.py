@@ -1,0 +1,56 @@
+"""The ledger: what is written of a stage, and what it lets a resumed run skip."""
+
+import json
+
+import pytest
+
+from faceclust_spark.config import load_config
+from faceclust_spark.errors import ResumeError
+from faceclust_spark.tables import columns as c
+from faceclust_spark.tables.ledger import Ledger, Outcome
+from faceclust_spark.tables.schemas import FOREST, NEIGHBOURS, RUNS
+
+CONFIG = load_config(values={"source": "gallery.parquet", "tables": "out"})
+
+
+def _finish(ledger, stage, outcome, inputs=()):
+    with ledger.stage(stage, inputs) as record:
+        record.outcome = outcome
+
+
+def test_a_stage_is_written_with_its_inputs_and_result(spark, store):
+    for run in ("zero", "one"):
+        store.replace(FOREST, spark.sql("SELECT 1L face_a, 2L face_b, 0.5F cosine"), run)
+    ledger = Ledger(spark, store, CONFIG, "one")
+    _finish(ledger, "groups", Outcome(12, 5, details={"groups": 3}), (FOREST, NEIGHBOURS))
+    (entry,) = store.read(RUNS).toArrow().to_pylist()
+    assert (entry[c.RUN_ID], entry[c.STAGE], entry[c.STATUS]) == ("one", "groups", "finished")
+    assert (entry[c.ROWS], entry[c.LARGEST_GROUP]) == (12, 5)
+    assert dict(entry[c.INPUTS]) == {"forest": 1}
+    assert json.loads(entry[c.CONFIG])["source"] == "gallery.parquet"
+    assert entry[c.CONFIG_HASH] == CONFIG.hash()
+    assert {"pyspark", "delta-spark", "numpy"} <= set(dict(entry[c.PACKAGES]))
+    assert entry[c.SECONDS] >= 0
+
+
+def test_a_resumed_run_knows_what_was_finished_and_what_failed(spark, store):
+    ledger = Ledger(spark, store, CONFIG, "one")
+    _finish(ledger, "ingest", Outcome(10, details={"quarantined": 1}))
+    with pytest.raises(ZeroDivisionError), ledger.stage("neighbours"):
+        raise ZeroDivisionError("by nought")
+    resumed = Ledger(spark, store, CONFIG, "one")
+    assert resumed.finished("ingest")
+    assert resumed.details("ingest") == {"quarantined": 1}
+    assert not resumed.finished("neighbours")
+    told = store.read(RUNS).where("status = 'failed'").toArrow().to_pylist()
+    assert [entry[c.MESSAGE] for entry in told] == ["by nought"]
+    assert not Ledger(spark, store, CONFIG, "two").finished("ingest")
+
+
+def test_a_run_is_not_resumed_with_another_config_or_source(spark, store):
+    _finish(Ledger(spark, store, CONFIG, "one"), "ingest", Outcome(10))
+    changes = {"neighbours": {"k": 7}, "source": "other.parquet", "tables": "out"}
+    with pytest.raises(ResumeError, match=r"neighbours\.k: 40 then, 7 now; source: 'gallery\.parquet' then"):
+        Ledger(spark, store, load_config(values=changes), "one")
+    session_only = {"spark": {"shuffle_partitions": 9}, "source": "gallery.parquet", "tables": "out"}
+    assert Ledger(spark, store, load_config(values=session_only), "one").finished("ingest")
