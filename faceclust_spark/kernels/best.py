@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 64  # dot products that are compared at once before any of them is looked at alone
+CHUNK = 32  # dot products that are compared at once before any of them is looked at alone
 _ROWS = 0xFFFFFFFF
 
 
@@ -21,11 +21,12 @@ class Best(NamedTuple):
 
     heaps: NDArray[np.int64]  # (n, k)
     filled: NDArray[np.int32]  # (n,)
+    lowest: NDArray[np.float32]  # (n,) no candidate of a smaller dot product has a chance any more
 
 
-def empty_best(rows: int, k: int) -> Best:
-    """Give empty heaps."""
-    return Best(np.empty((rows, k), np.int64), np.zeros(rows, np.int32))
+def empty_best(rows: int, k: int, lowest: np.float32) -> Best:
+    """Give empty heaps for candidates of dot products >= lowest."""
+    return Best(np.empty((rows, k), np.int64), np.zeros(rows, np.int32), np.full(rows, lowest, np.float32))
 
 
 def flatten_best(best: Best) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
@@ -38,12 +39,13 @@ def flatten_best(best: Best) -> tuple[NDArray[np.int64], NDArray[np.int64], NDAr
     return offsets, rows, dots
 
 
-# Arguments of the compiled functions below: heaps, filled: of Best. dots: float32 (m, n), exact
-# integers. lowest: the least dot product that counts, float32.
+# Arguments of the compiled functions below: heaps, filled, lowest: of Best. dots: float32 (m, n), exact
+# integers. Most pairs are far below the floor, so a stretch of them is compared at once, in a loop without
+# branches that the compiler turns into vector instructions: 0.12 ns a pair instead of 0.6.
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _offer(heaps, filled, row, dot, other):  # type: ignore[no-untyped-def]
+def _offer(heaps, filled, lowest, row, dot, other):  # type: ignore[no-untyped-def]
     """Put a candidate into a row's heap, unless K better ones are there."""
     key = (np.int64(dot) << 32) + (_ROWS - np.int64(other))
     k = heaps.shape[1]
@@ -60,6 +62,8 @@ def _offer(heaps, filled, row, dot, other):  # type: ignore[no-untyped-def]
         heaps[row, place] = key
     elif key > heaps[row, 0]:
         _sink(heaps, row, k, key)
+    if filled[row] == k:
+        lowest[row] = max(lowest[row], np.float32(heaps[row, 0] >> 32))
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -79,67 +83,70 @@ def _sink(heaps, row, count, key):  # type: ignore[no-untyped-def]
     heaps[row, place] = key
 
 
-@numba.njit(cache=True, nogil=True)
-def keep_inside(dots, lowest, rows, columns, same, heaps, filled):  # type: ignore[no-untyped-def]
-    """Offer the pairs of two blocks of one cell to both faces; `same`: one block with itself, once."""
-    for i in range(dots.shape[0]):
-        for start in range(i + 1 if same else 0, dots.shape[1], CHUNK):
-            stop = min(start + CHUNK, dots.shape[1])
-            hits = 0
-            for j in range(start, stop):
-                hits += dots[i, j] >= lowest
-            if hits == 0:
-                continue
-            for j in range(start, stop):
-                if dots[i, j] >= lowest:
-                    _offer(heaps, filled, rows[i], dots[i, j], columns[j])
-                    _offer(heaps, filled, columns[j], dots[i, j], rows[i])
+@numba.njit(cache=True, nogil=True, inline="always")
+def _any_at_least(dots, mine, theirs):  # type: ignore[no-untyped-def]
+    """Tell whether any dot product reaches what one of its two faces still takes."""
+    hits = np.int32(0)
+    for j in range(len(dots)):
+        hits |= np.int32(dots[j] >= min(mine, theirs[j]))
+    return hits != 0
 
 
 @numba.njit(cache=True, nogil=True)
-def keep_visits(dots, lowest, rows, columns, cell, probed, heaps, filled):  # type: ignore[no-untyped-def]
-    """Offer the pairs of members (rows) and visitors (columns) of a cell to both faces.
+def keep_pairs(dots, rows, columns, cell, probed, heaps, filled, lowest):  # type: ignore[no-untyped-def]
+    """Offer the pairs of two blocks of one cell's visitors to both faces.
 
-    probed: int32 `(n, p)`, home cell first. Where the member visits the visitor's cell as well, the pair
-    belongs to the smaller of both cells: so each pair is offered once, whatever the shards.
+    Rows and columns ascend; pairs of row >= column are left out: they are the other half, or a face with
+    itself. probed: int32 `(n, p)`, ascending. A pair that shares several cells belongs to the smallest of
+    them: so each pair is offered once in the whole gallery, whatever the shards.
     """
+    theirs = lowest[columns]  # rises meanwhile, so it may let some pass that are refused later
     for i in range(dots.shape[0]):
+        row = rows[i]
         for start in range(0, dots.shape[1], CHUNK):
-            stop = min(start + CHUNK, dots.shape[1])
-            hits = 0
-            for j in range(start, stop):
-                hits += dots[i, j] >= lowest
-            if hits == 0:
+            some = dots[i, start : start + CHUNK]
+            if not _any_at_least(some, lowest[row], theirs[start : start + CHUNK]):
                 continue
-            for j in range(start, stop):
-                if dots[i, j] >= lowest:
-                    home, elsewhere = probed[columns[j], 0], False
-                    if home < cell:
-                        for probe in range(1, probed.shape[1]):
-                            elsewhere |= probed[rows[i], probe] == home
-                    if not elsewhere:
-                        _offer(heaps, filled, rows[i], dots[i, j], columns[j])
-                        _offer(heaps, filled, columns[j], dots[i, j], rows[i])
+            for j in range(len(some)):
+                column, dot = columns[start + j], some[j]
+                if dot < min(lowest[row], theirs[start + j]) or row >= column:
+                    continue
+                if dot < min(lowest[row], lowest[column]):
+                    continue
+                if _first_shared(probed, row, column) == cell:
+                    _offer(heaps, filled, lowest, row, dot, column)
+                    _offer(heaps, filled, lowest, column, dot, row)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _first_shared(probed, one, other):  # type: ignore[no-untyped-def]
+    """Give the smallest value that is in both of two ascending rows, one of which is there."""
+    i, j = 0, 0
+    while probed[one, i] != probed[other, j]:
+        if probed[one, i] < probed[other, j]:
+            i += 1
+        else:
+            j += 1
+    return probed[one, i]
 
 
 @numba.njit(cache=True, nogil=True)
-def keep_rows(dots, lowest, first_row, first_column, own, heaps, filled):  # type: ignore[no-untyped-def]
+def keep_rows(dots, first_row, first_column, own, heaps, filled, lowest):  # type: ignore[no-untyped-def]
     """Offer each column to each row, but not to itself: heap row r is candidate own[r], or none (-1).
 
     Rows of the heaps begin at first_row, candidates at first_column.
     """
+    anything = np.full(CHUNK, np.inf, np.float32)
     for i in range(dots.shape[0]):
         row = first_row + i
         for start in range(0, dots.shape[1], CHUNK):
-            stop = min(start + CHUNK, dots.shape[1])
-            hits = 0
-            for j in range(start, stop):
-                hits += dots[i, j] >= lowest
-            if hits == 0:
+            some = dots[i, start : start + CHUNK]
+            if not _any_at_least(some, lowest[row], anything):
                 continue
-            for j in range(start, stop):
-                if dots[i, j] >= lowest and own[row] != first_column + j:
-                    _offer(heaps, filled, row, dots[i, j], first_column + j)
+            for j in range(len(some)):
+                column = first_column + start + j
+                if some[j] >= lowest[row] and own[row] != column:
+                    _offer(heaps, filled, lowest, row, some[j], column)
 
 
 @numba.njit(cache=True, nogil=True)

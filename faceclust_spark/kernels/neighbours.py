@@ -1,4 +1,4 @@
-"""Nearest neighbours above a floor: one exact matrix product a cell, pairs taken from both sides.
+"""Nearest neighbours above a floor: one exact matrix product a cell, each pair taken for both its faces.
 
 The first half of coarse grouping [claim 2]: for each image the K most similar ones, of those the ones that
 exceed a threshold.
@@ -17,15 +17,14 @@ from faceclust_spark.kernels.best import (
     Best,
     empty_best,
     flatten_best,
-    keep_inside,
+    keep_pairs,
     keep_rows,
-    keep_visits,
 )
 from faceclust_spark.kernels.cells import Cells, cell_parts, probe_cells
 from faceclust_spark.kernels.grid import dots_to_cosines, grid_scale
 from faceclust_spark.kernels.threads import map_parts
 
-BLOCK = 2_048  # rows and columns of one matrix product: 16 MB
+BLOCK = 512  # rows and columns of one matrix product: 1 MB, so that they are still in the cache when compared
 PARTS = 8  # shares of the work that the threads of one process take in turn
 
 
@@ -38,15 +37,6 @@ class NeighbourLists(NamedTuple):
     cosines: NDArray[np.float32]  # (e,)
 
 
-class _Visits(NamedTuple):
-    """Which rows live in each cell, and which only visit it: those of cell i from offsets[i] on."""
-
-    members: NDArray[np.int64]
-    member_offsets: NDArray[np.int64]
-    visitors: NDArray[np.int64]
-    visitor_offsets: NDArray[np.int64]
-
-
 def find_neighbours(
     face_ids: NDArray[np.int64],
     vectors: NDArray[np.int16],
@@ -56,7 +46,8 @@ def find_neighbours(
 ) -> NeighbourLists:
     """Give each face's K nearest faces of cosine >= floor, among those that share a probed cell with it.
 
-    A pair counts where either face probes the home cell of the other. With one cell that is exact search.
+    With one cell that is exact search. Pairs of two visitors count like pairs with a member: at 4 probes that
+    costs twice the products of members with visitors, and finds what 8 probes do, for no further shuffle.
     Uses all cores; the result depends on the cells, never on threads or row order.
 
     Shapes: `(n,)` distinct ids, grid vectors `(n, d)`.
@@ -94,34 +85,27 @@ def search_cells(
 ) -> NeighbourLists:
     """Search some of the cells, given all faces that probe one of them.
 
-    searched: bool `(c,)`. probed: int32 `(n, p)`, home cell first, from `probe_cells`. Each pair of the
-    gallery belongs to one cell, so searches of different cells find different pairs. No list is longer
-    than k, which loses nothing: the best k of all are among the best k of each search.
+    searched: bool `(c,)`. probed: int32 `(n, p)` from `probe_cells`. Each pair of the gallery belongs to one
+    cell, so searches of different cells find different pairs. No list is longer than k, which loses nothing:
+    the best k of all are among the best k of each search.
 
-    Returns the lists of the faces that live in the searched cells, and the lists that are not empty of
-    those that only visit.
+    Returns the lists of the faces whose home (their nearest cell) is searched, and the lists that are not
+    empty of those that only visit.
     """
     order = np.argsort(face_ids)
-    face_ids, vectors, probed = face_ids[order], vectors[order], probed[order]
-    visits = _visits(probed, searched)
-    best = empty_best(len(face_ids), k)
-    lowest = lowest_dot(floor, vectors.shape[1])
+    face_ids, vectors, home, probed = face_ids[order], vectors[order], probed[order, 0], probed[order]
+    probed.sort(axis=1)
+    visitors, offsets = _visitors(probed, searched)
+    best = empty_best(len(face_ids), k, lowest_dot(floor, vectors.shape[1]))
     for number, cell in enumerate(np.flatnonzero(searched)):
-        members = visits.members[visits.member_offsets[number] : visits.member_offsets[number + 1]]
-        visitors = visits.visitors[visits.visitor_offsets[number] : visits.visitor_offsets[number + 1]]
-        for start in range(0, len(members), block):
-            rows = members[start : start + block]
-            left = vectors[rows].astype(np.float32)
-            for other in range(start, len(members), block):
-                columns = members[other : other + block]
-                dots = left @ vectors[columns].astype(np.float32).T
-                keep_inside(dots, lowest, rows, columns, start == other, *best)
-            for other in range(0, len(visitors), block):
-                columns = visitors[other : other + block]
-                dots = left @ vectors[columns].astype(np.float32).T
-                keep_visits(dots, lowest, rows, columns, cell, probed, *best)
+        rows = visitors[offsets[number] : offsets[number + 1]]
+        here = vectors[rows].astype(np.float32)
+        for i in range(0, len(rows), block):
+            for j in range(i, len(rows), block):
+                dots = here[i : i + block] @ here[j : j + block].T
+                keep_pairs(dots, rows[i : i + block], rows[j : j + block], cell, probed, *best)
     lists = _sorted_lists(face_ids, face_ids, best, vectors.shape[1])
-    return _take(lists, np.flatnonzero(searched[probed[:, 0]] | (best.filled > 0)))
+    return _take(lists, np.flatnonzero(searched[home] | (best.filled > 0)))
 
 
 def search_faces(
@@ -140,13 +124,12 @@ def search_faces(
     order = np.argsort(face_ids)
     face_ids = face_ids[order]
     own = _positions(some_ids, face_ids)
-    best = empty_best(len(some_ids), k)
-    lowest = lowest_dot(floor, some_vectors.shape[1])
+    best = empty_best(len(some_ids), k, lowest_dot(floor, some_vectors.shape[1]))
     for first_column in range(0, len(face_ids), block):
         right = vectors[order[first_column : first_column + block]].astype(np.float32).T
         for first_row in range(0, len(some_ids), block):
             left = some_vectors[first_row : first_row + block].astype(np.float32)
-            keep_rows(left @ right, lowest, first_row, first_column, own, *best)
+            keep_rows(left @ right, first_row, first_column, own, *best)
     return _sorted_lists(some_ids, face_ids, best, some_vectors.shape[1])
 
 
@@ -202,19 +185,12 @@ def _positions(ids: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.i
     return np.where(among[places] == ids, places, -1)
 
 
-def _visits(probed: NDArray[np.int32], searched: NDArray[np.bool_]) -> _Visits:
-    home, rows = probed[:, 0], np.arange(len(probed))
-    rest = probed[:, 1:]
-    visiting, column = np.nonzero(searched[rest])
-    here = searched[home]
-    return _Visits(
-        *_by_cell(rows[here], home[here], searched), *_by_cell(visiting, rest[visiting, column], searched)
-    )
-
-
-def _by_cell(
-    rows: NDArray[np.int64], cell: NDArray[np.int32], searched: NDArray[np.bool_]
+def _visitors(
+    probed: NDArray[np.int32], searched: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give the rows that probe each searched cell, cell by cell, and the offsets of each cell's rows."""
+    rows, column = np.nonzero(searched[probed])
+    cell = probed[rows, column]
     counts = np.bincount(cell, minlength=len(searched))[searched]
     return rows[np.argsort(cell, kind="stable")], np.concatenate([[0], np.cumsum(counts)])
 

@@ -70,10 +70,10 @@ def as_dict(lists: NeighbourLists) -> dict[int, list[tuple[int, np.float32]]]:
 
 
 def visited_pairs(vectors: np.ndarray, cells: Cells, probes: int) -> np.ndarray:
-    """Which pairs count: one of both visits the other's home."""
-    nearest = brute_probes(vectors, cells, probes)
-    visits = (nearest[:, :, None] == nearest[None, None, :, 0]).any(axis=1)
-    return visits | visits.T
+    """Which pairs count: those that probe the same cell."""
+    visits = np.zeros((len(vectors), len(cells.centroids)), int)
+    np.put_along_axis(visits, brute_probes(vectors, cells, probes), 1, axis=1)
+    return visits @ visits.T > 0
 
 
 def brute_probes(vectors: np.ndarray, cells: Cells, probes: int) -> np.ndarray:
