@@ -33,6 +33,8 @@ def vectors_from_arrow(column: Column) -> NDArray[np.int16]:
 def vectors_to_arrow(vectors: NDArray[np.int16]) -> pa.BinaryArray:
     """Pack grid vectors `(n, d)` into a BINARY column."""
     count, width = vectors.shape
+    if 2 * width * count > np.iinfo(np.int32).max:
+        raise ValueError(f"{count} vectors of {width} components in one batch; at most 2^31 - 1 bytes fit")
     offsets = np.arange(count + 1, dtype=np.int32) * np.int32(2 * width)
     data = np.ascontiguousarray(vectors, "<i2")
     return pa.BinaryArray.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)])

@@ -40,6 +40,12 @@ def test_vectors_of_different_widths_are_refused():
         vectors_from_arrow(pa.array([b"1234", b"12"]))
 
 
+def test_more_bytes_than_a_column_can_hold_are_refused():
+    vectors = np.broadcast_to(np.int16(1), (2**20, 1024))
+    with pytest.raises(ValueError, match=r"1048576 vectors of 1024 components in one batch"):
+        vectors_to_arrow(vectors)
+
+
 def test_missing_attributes_become_nan():
     column = pa.array([[1.0, None], None, [3.0, 4.0]], pa.list_(pa.float32()))
     expected = np.array([[1, np.nan], [np.nan, np.nan], [3, 4]], np.float32)

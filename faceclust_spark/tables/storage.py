@@ -81,7 +81,7 @@ class TableStore:
     def create(self, table: Table, rows: DataFrame, run_id: str) -> bool:
         """Write a new table; gives False, and writes nothing, where another writer was first."""
         try:
-            self._save(table.name, _checked(table, rows, run_id), "errorifexists", run_id, table.published)
+            self._save(table.name, _checked(table, rows, run_id), "error", run_id, table.published)
         except (AnalysisException, TableError):
             if self.exists(table):
                 return False
