@@ -82,7 +82,7 @@ class CellsConfig(Section):
 
     cells: Positive | Auto = "auto"  # auto: 1 (exact) up to `exact_below` faces, then n / 200
     exact_below: Annotated[int, Field(ge=0)] = 20_000
-    sample_per_cell: Positive = 32
+    sample_per_cell: Positive = 128  # faces a cell that k-means sees, up to a million in all
     iterations: Positive = 6
     seed: int = 0
 
@@ -92,7 +92,7 @@ class NeighboursConfig(Section):
 
     k: Annotated[int, Field(ge=1, le=1_000)] = 40
     floor: Cosine | Auto = "auto"  # lowest cosine kept; auto: from the distribution of random pairs
-    probes: Positive = 4  # cells visited by a face
+    probes: Positive = 8  # cells that a face visits: it meets all other visitors there
     audit: Annotated[int, Field(ge=0)] = 0  # faces whose neighbours are checked by exact search
 
 
@@ -272,7 +272,7 @@ def _describe(error: ValidationError) -> str:
 
 def _is_branch(part: str | int) -> bool:
     """Tell whether pydantic named a branch of a union here, which means nothing to a user."""
-    return isinstance(part, str) and any(sign in part for sign in "[(|") or part == "literal"
+    return (isinstance(part, str) and any(sign in part for sign in "[(|")) or part == "literal"
 
 
 def _known_keys(location: tuple[str | int, ...]) -> str:

@@ -16,8 +16,10 @@ SAMPLE = "cells"  # purpose of the sample, see ids.sample_rows
 FACES_PER_CELL = 200
 MOST_CELLS = 65_536
 PROBE_BLOCK = 4_096
-FLAT_CELLS = 4_096  # up to here every face is compared with every cell
-PROBED_SHARDS = 8  # beyond, with the cells of its nearest shards only
+FLAT_TRAINED = 256  # up to here all cells are trained at once, beyond shard by shard
+FLAT_PROBED = 4_096  # cells that a face is compared with: beyond, those of its nearest shards
+LARGEST_SAMPLE = 1 << 20  # faces: 512 MB at 256-d in the process that trains
+COARSE_SAMPLE = 256  # faces a shard that the shards are trained on
 
 
 class Cells(NamedTuple):
@@ -46,7 +48,7 @@ def cell_count(faces: int, config: CellsConfig) -> int:
 def sample_size(faces: int, config: CellsConfig) -> int:
     """Give how many faces the cells are trained on."""
     cells = cell_count(faces, config)
-    return min(faces, 1 if cells == 1 else cells * config.sample_per_cell)
+    return min(faces, LARGEST_SAMPLE, 1 if cells == 1 else cells * config.sample_per_cell)
 
 
 def train_cells(sample: NDArray[np.int16], faces: int, config: CellsConfig) -> Cells:
@@ -58,9 +60,8 @@ def train_cells(sample: NDArray[np.int16], faces: int, config: CellsConfig) -> C
     count = min(cell_count(faces, config), max(len(sample), 1))
     if count == 1:
         return Cells(np.zeros((1, sample.shape[1]), np.int16), np.zeros(1, np.int32))
-    centroids = np.unique(_kmeans(sample.astype(np.float32), count, config), axis=0)
-    order, shards = _order(centroids)
-    return Cells(centroids[order], shards)
+    train = _train_flat if count <= FLAT_TRAINED else _train_shards
+    return train(sample, count, config)
 
 
 def cell_parts(cells: Cells, parts: int) -> NDArray[np.int32]:
@@ -74,13 +75,13 @@ def probe_cells(
 ) -> NDArray[np.int32]:
     """Give the nearest cells of each vector, the home cell first; equal ones by the smaller number.
 
-    Beyond 4,096 cells only those of the nearest shards are compared, so that the work of a face grows with
-    the square root of the number of cells. Shapes: `(n, d)` to int32 `(n, min(probes, c))`.
+    Beyond 4,096 cells only those of the nearest shards are compared, about 4,096 of them, so that the work of
+    a face does not grow with the gallery. Shapes: `(n, d)` to int32 `(n, min(probes, c))`.
     """
     probes = min(probes, len(cells.centroids))
     if len(cells.centroids) == 1:
         return np.zeros((len(vectors), 1), np.int32)
-    probe = _probe_flat if len(cells.centroids) <= FLAT_CELLS else _probe_shards
+    probe = _probe_flat if len(cells.centroids) <= FLAT_PROBED else _probe_shards
     blocks = [probe(vectors[i : i + block], cells, probes) for i in range(0, max(len(vectors), 1), block)]
     return np.concatenate(blocks)
 
@@ -97,7 +98,8 @@ def _probe_shards(vectors: NDArray[np.int16], cells: Cells, probes: int) -> NDAr
     """Compare with the shards' centroids, then with the cells of the nearest shards, shard by shard."""
     starts = np.flatnonzero(np.diff(cells.shards, prepend=-1))
     bounds = np.append(starts, len(cells.shards))
-    enough = max(PROBED_SHARDS, -(-probes // int(np.diff(bounds).min())))
+    share = -(-FLAT_PROBED * len(starts) // len(cells.centroids))
+    enough = max(share, -(-probes // int(np.diff(bounds).min())))
     near, near_dots = _nothing_found(len(vectors), min(enough, len(starts)))
     _keep_nearest(
         _dots(vectors, _shard_centroids(cells, starts)), np.arange(len(vectors)), 0, near, near_dots
@@ -152,13 +154,40 @@ def _keep_nearest(dots, rows, first, found, found_dots):  # type: ignore[no-unty
                     found[row, place] = first + j
 
 
-def _kmeans(sample: NDArray[np.float32], count: int, config: CellsConfig) -> NDArray[np.int16]:
+def _train_flat(sample: NDArray[np.int16], count: int, config: CellsConfig) -> Cells:
+    centroids = np.unique(_kmeans(sample, count, config), axis=0)
+    pieces = _order(centroids)
+    sizes = [len(piece) for piece in pieces]
+    return Cells(centroids[np.concatenate(pieces)], np.repeat(np.arange(len(sizes), dtype=np.int32), sizes))
+
+
+def _train_shards(sample: NDArray[np.int16], count: int, config: CellsConfig) -> Cells:
+    """Train shards first, then the cells of each on its own part of the sample.
+
+    Its work grows with count^1.5, that of all cells at once with count^2: 0.9 instead of 5.6 s for 1,024 cells
+    of 256-d and 128 faces a cell, at an edge recall of .989 instead of .992 with 8 probes, which visit 3.8
+    instead of 4.8 of 8 tasks.
+    """
+    shards = 1 << round(math.log2(count) / 2)
+    coarse = np.unique(_kmeans(sample[: shards * COARSE_SAMPLE], shards, config), axis=0)
+    coarse = coarse[np.concatenate(_order(coarse))]
+    home = probe_cells(sample, Cells(coarse, np.arange(len(coarse), dtype=np.int32)), 1)[:, 0]
+    trained = []
+    for shard in np.unique(home):
+        part = sample[home == shard]
+        share = max(1, round(count * len(part) / len(sample)))
+        centroids = np.unique(_kmeans(part, min(share, len(part)), config), axis=0)
+        trained.append(centroids[np.concatenate(_order(centroids))])
+    numbers = np.repeat(np.arange(len(trained), dtype=np.int32), [len(part) for part in trained])
+    return Cells(np.concatenate(trained), numbers)
+
+
+def _kmeans(sample: NDArray[np.int16], count: int, config: CellsConfig) -> NDArray[np.int16]:
     import faiss
 
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
-        sample = sample / np.linalg.norm(sample, axis=1, keepdims=True)
         kmeans = faiss.Kmeans(
             sample.shape[1],
             count,
@@ -168,26 +197,26 @@ def _kmeans(sample: NDArray[np.float32], count: int, config: CellsConfig) -> NDA
             min_points_per_centroid=1,
             max_points_per_centroid=max(config.sample_per_cell, 1),
         )
-        kmeans.train(sample)
+        kmeans.train(normalise(sample.astype(np.float32)).astype(np.float32))
     finally:
         faiss.omp_set_num_threads(threads)
     return quantise(normalise(np.asarray(kmeans.centroids)))
 
 
-def _order(centroids: NDArray[np.int16]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Order cells so that neighbours stand together, and cut the order into shards of equal size.
+def _order(centroids: NDArray[np.int16]) -> list[NDArray[np.int64]]:
+    """Order rows so that neighbours stand together, in about sqrt(c) pieces of equal size.
 
-    Halves the cells again and again along their direction of largest spread.
+    Halves the rows again and again along their direction of largest spread.
     """
     pieces = [np.arange(len(centroids))]
-    shards = np.zeros(len(centroids), np.int32)
-    depth = round(math.log2(max(len(centroids), 1)) / 2)
-    for level in range(math.ceil(math.log2(max(len(centroids), 1)))):
-        halves = [_halve(piece, centroids) for piece in pieces]
-        pieces = [half for pair in halves for half in pair if len(half)]
-        if level + 1 == depth:
-            shards = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces]).astype(np.int32)
-    return np.concatenate(pieces), shards
+    depth = math.ceil(math.log2(max(len(centroids), 1)))
+    shards = pieces
+    for level in range(1, depth + 1):
+        pieces = [half for piece in pieces for half in _halve(piece, centroids) if len(half)]
+        if level == round(depth / 2):
+            shards = pieces
+    order, sizes = np.concatenate(pieces), [len(piece) for piece in shards]
+    return np.split(order, np.cumsum(sizes)[:-1])
 
 
 def _halve(

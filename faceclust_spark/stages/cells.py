@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def cells(vectors: DataFrame, faces: int, config: CellsConfig) -> Cells:
     """Train the cells of a gallery of `faces` faces on its sample, in this process.
 
-    The same cells as `local` trains, for any partitioning. A sample has 32 faces a cell: 16 MB for
-    200,000 faces at 256-d, 1 GB for 13 million and more.
+    The same cells as `local` trains, for any partitioning. The sample is `sample_per_cell` faces a cell, at
+    most about a million: 512 MB at 256-d.
     """
     _, sample = sample_vectors(vectors, sample_size(faces, config), SAMPLE)
     return train_cells(sample, faces, config)

@@ -30,6 +30,7 @@ def test_given_cell_count_is_kept_but_never_above_the_faces() -> None:
     assert cell_count(1, CellsConfig(exact_below=0)) == 1
     assert sample_size(10**6, CellsConfig(cells=7, sample_per_cell=10)) == 70
     assert sample_size(15, CellsConfig(cells=7, sample_per_cell=10)) == 15
+    assert sample_size(10**9, CellsConfig()) == 2**20
 
 
 def test_training_is_deterministic_and_ordered() -> None:
@@ -77,13 +78,27 @@ def test_probing_by_shards(monkeypatch: pytest.MonkeyPatch, probes: int) -> None
     vectors = make_vectors(4_000, people=1_000)
     cells = train_cells(vectors, 4_000, CellsConfig(cells=256))
     flat = probe_cells(vectors, cells, probes)
-    monkeypatch.setattr(cells_kernel, "FLAT_CELLS", 0)
+    monkeypatch.setattr(cells_kernel, "FLAT_PROBED", 128)
     by_shards = probe_cells(vectors, cells, probes)
     assert by_shards.min() >= 0
     assert (by_shards[:, 0] == flat[:, 0]).mean() > 0.9
     assert np.array_equal(by_shards, probe_cells(vectors, cells, probes, block=77))
-    monkeypatch.setattr(cells_kernel, "PROBED_SHARDS", 256)
+    monkeypatch.setattr(cells_kernel, "FLAT_PROBED", len(cells.centroids) - 1)
     assert np.array_equal(probe_cells(vectors, cells, probes), flat)
+
+
+def test_training_by_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = make_vectors(4_000, people=1_000)
+    monkeypatch.setattr(cells_kernel, "FLAT_TRAINED", 100)
+    first, second = (train_cells(vectors, 4_000, CellsConfig(cells=128)) for _ in range(2))
+    assert np.array_equal(first.centroids, second.centroids)
+    assert abs(len(first.centroids) - 128) < 8
+    assert set(np.diff(first.shards)) == {0, 1} and first.shards[0] == 0
+    cosines = np.take_along_axis(vectors @ first.centroids.T.astype(float), probe_cells(vectors, first, 1), 1)
+    monkeypatch.setattr(cells_kernel, "FLAT_TRAINED", 128)
+    flat = train_cells(vectors, 4_000, CellsConfig(cells=128))
+    best = np.take_along_axis(vectors @ flat.centroids.T.astype(float), probe_cells(vectors, flat, 1), 1)
+    assert cosines.mean() > 0.95 * best.mean()
 
 
 def test_no_vectors() -> None:
