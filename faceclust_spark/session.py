@@ -42,6 +42,12 @@ _DELTA_REMEDY = (
     "into a folder and say --set spark.jars=FOLDER; under spark-submit add "
     "--properties-file conf/spark-defaults.conf"
 )
+_NO_TABLE = (
+    "PATH_NOT_FOUND",
+    "DELTA_MISSING_DELTA_TABLE",
+    "DELTA_PATH_DOES_NOT_EXIST",
+    "DELTA_TABLE_NOT_FOUND",
+)
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -69,18 +75,19 @@ def get_session(config: SparkConfig | None = None) -> SparkSession:
 
 def require_delta(session: SparkSession) -> None:
     """Raise DeltaUnavailableError where the session cannot read Delta tables."""
-    from pyspark.errors import PySparkException
-
+    nowhere = str(Path(tempfile.gettempdir()) / "faceclust-no-table")
     try:
-        session.read.format("delta").load(str(Path(tempfile.gettempdir()) / "faceclust-no-table")).schema  # noqa: B018  (analysis happens here)
-    except PySparkException as error:
-        if error.getCondition() == "DATA_SOURCE_NOT_FOUND":
+        session.read.format("delta").load(nowhere).schema  # noqa: B018  (analysis happens here)
+    except Exception as error:  # as Java's own error on a session of spark-submit, else as PySpark's
+        told = str(error)
+        if "DATA_SOURCE_NOT_FOUND" in told:
             raise DeltaUnavailableError(f"this Spark session has no Delta Lake: {_DELTA_REMEDY}") from None
-    except Exception as error:
-        # Where the extension is missing but the jars are there, Delta says so in its own words.
-        raise DeltaUnavailableError(
-            f"Delta Lake does not work in this session ({error}): {_DELTA_REMEDY}"
-        ) from None
+        if not any(condition in told for condition in _NO_TABLE):
+            found = re.search(r"\[[A-Z_.]+\][^\n]*", told)  # one line of what may be pages of Java
+            reason = found.group() if found else told.partition("\n")[0]
+            raise DeltaUnavailableError(
+                f"Delta Lake does not work in this session ({reason}): {_DELTA_REMEDY}"
+            ) from None
 
 
 def delta_jars(folder: str) -> str:

@@ -158,3 +158,38 @@ def test_a_launch_that_fails_shows_what_java_said():
     assert ended.returncode == 1
     assert "InfrastructureError: Spark did not start" in ended.stderr
     assert "1x" in ended.stderr
+
+
+_SUBMITTED = """
+import sys
+from faceclust_spark.config import SparkConfig
+from faceclust_spark.errors import FaceclustError
+from faceclust_spark.session import get_session
+try:
+    session = get_session(SparkConfig(shuffle_partitions=7))
+except FaceclustError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+sys.stdout.write(session.conf.get("spark.sql.shuffle.partitions"))
+session.stop()
+"""
+
+
+@pytest.mark.parametrize("with_properties", [False, True])
+def test_spark_submit_needs_the_properties_file_and_is_told_so(tmp_path, with_properties):
+    job = tmp_path / "job.py"
+    job.write_text(_SUBMITTED)
+    submit = str(Path(sys.executable).parent / "spark-submit")
+    properties = ["--properties-file", str(CONF / "spark-defaults.conf")] if with_properties else []
+    command = [submit, "--master", "local[1]", *properties, str(job)]
+    environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
+    )
+    if with_properties:
+        assert (ended.returncode, ended.stdout) == (0, "7")
+    else:
+        lines = (ended.stdout + ended.stderr).splitlines()
+        (told,) = [line for line in lines if DeltaUnavailableError.__name__ in line]
+        assert ended.returncode == 1
+        assert told.endswith("under spark-submit add --properties-file conf/spark-defaults.conf")
+        assert not [line for line in lines if line.startswith("\tat ")]
