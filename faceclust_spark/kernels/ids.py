@@ -28,8 +28,8 @@ def sample_mask(purpose: str) -> int:
     """Give the 63-bit mask that turns face ids into the sampling order of one purpose.
 
     Face ids are hashes, so the faces with the smallest `face_id XOR mask` are a random sample that
-    depends on the gallery only, not on partitions or row order. Each purpose has its own mask, so
-    that samples are independent.
+    depends on the gallery only, not on partitions or row order. A sample is a stretch of ids around
+    the mask, and each purpose has its own mask, so that small samples have no face in common.
     """
     return int.from_bytes(hashlib.sha256(purpose.encode("utf-8")).digest()[:8], "big") >> 1
 

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from sklearn.preprocessing import StandardScaler
+
+from faceclust_spark.kernels.attributes import attribute_statistics, standardise
+
+
+def sample_of(seed=0, count=400):
+    generator = np.random.default_rng(seed)
+    sample = np.stack(
+        [
+            generator.normal(40, 12, count),
+            generator.integers(0, 2, count),
+            generator.lognormal(size=count),
+            np.full(count, 0.1),
+            generator.normal(1e6, 1.0, count),
+        ],
+        axis=1,
+    ).astype(np.float32)
+    sample[generator.random(sample.shape) < 0.15] = np.nan
+    return sample
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_statistics_and_scores_equal_scikit_learn(seed):
+    sample, later = sample_of(seed), sample_of(seed + 100)
+    varying = [0, 1, 2, 4]
+    oracle = StandardScaler().fit(sample[:, varying].astype(np.float64))
+    found = attribute_statistics(sample)
+    np.testing.assert_allclose(found.means[varying], oracle.mean_, rtol=1e-9)
+    np.testing.assert_allclose(found.standard_deviations[varying], oracle.scale_, rtol=1e-9)
+    np.testing.assert_array_equal(found.counts, (~np.isnan(sample)).sum(axis=0))
+    scores = standardise(later, found)
+    expected = oracle.transform(later[:, varying].astype(np.float64))
+    np.testing.assert_allclose(scores[:, varying], expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(np.isnan(scores), np.isnan(later))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_statistics_have_the_same_bits_in_any_order(seed):
+    sample = sample_of(seed)
+    mixed = sample[np.random.default_rng(seed).permutation(len(sample))]
+    for one, other in zip(attribute_statistics(sample), attribute_statistics(mixed), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_value_that_never_changes_is_constant_whatever_its_rounding():
+    sample = np.full((1_000, 2), 0.1, np.float32)  # 0.1 has no exact mean in floats
+    sample[5, 1] = np.nan
+    found = attribute_statistics(sample)
+    np.testing.assert_array_equal(found.standard_deviations, [0, 0])
+    np.testing.assert_array_equal(standardise(sample[4:6] + 3, found), [[0, 0], [0, np.nan]])
+
+
+def test_values_that_are_not_finite_are_missing():
+    sample = np.array([[1, np.inf], [3, -np.inf], [np.nan, np.nan]], np.float32)
+    found = attribute_statistics(sample)
+    np.testing.assert_array_equal(found.means, [2, 0])
+    np.testing.assert_array_equal(found.standard_deviations, [1, 0])
+    np.testing.assert_array_equal(found.counts, [2, 0])
+    scores = standardise(np.array([[np.inf, 7], [5, np.nan]], np.float32), found)
+    np.testing.assert_array_equal(scores, [[np.nan, 0], [3, np.nan]])
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (5, 0), (0, 0)])
+def test_nothing_known_and_no_attributes(shape):
+    found = attribute_statistics(np.empty(shape, np.float32))
+    assert [len(part) for part in found] == [shape[1]] * 3
+    assert standardise(np.empty((4, shape[1]), np.float32), found).shape == (4, shape[1])
+
+
+def test_scores_are_row_by_row():
+    sample = sample_of()
+    found = attribute_statistics(sample)
+    whole = standardise(sample, found)
+    parts = [standardise(sample[start : start + 33], found) for start in range(0, len(sample), 33)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert whole.dtype == np.float32
