@@ -15,7 +15,7 @@ from faceclust_spark.kernels.grid import cosine_matrix
 SAMPLE = "thresholds"  # purpose of the sample, see ids.sample_rows
 LOWEST_FLOOR = 2.65  # s.d. above random pairs; both real galleries: cosine 0.25
 LOWEST_ROOT = 2.9  # s.d.; only tiny galleries would go below
-HIGHEST = 0.95  # a threshold above would separate images of one photo
+HIGHEST = 0.95  # of what `auto` chooses: a threshold above would separate images of one photo
 
 
 class Thresholds(NamedTuple):
@@ -63,13 +63,14 @@ def choose_thresholds(
     mean, spread = random_pairs(sample)
     if groups.thresholds == "auto":
         z = max(_chance_level(groups.random_links, faces), LOWEST_ROOT)
-        levels = tuple(sorted({_cosine(mean + spread * (z + step)) for step in groups.spread}))
+        levels = tuple(sorted({_chosen(mean + spread * (z + step)) for step in groups.spread}))
         chosen = f"auto: {groups.random_links:g} chance links a face at {z:.2f} s.d. above random pairs"
     else:
-        levels, chosen = tuple(_cosine(t) for t in groups.thresholds), "given"
+        # Two that a FLOAT column cannot tell apart are one.
+        levels, chosen = tuple(sorted({_cosine(t) for t in groups.thresholds})), "given"
     if neighbours.floor == "auto":
         z = max(_chance_level(neighbours.k, faces), LOWEST_FLOOR)
-        floor = min(_cosine(mean + spread * z), levels[0])
+        floor = min(_chosen(mean + spread * z), levels[0])
         floor_chosen = f"auto: {neighbours.k} chance links a face, at least {LOWEST_FLOOR} s.d."
     else:
         floor, floor_chosen = _cosine(neighbours.floor), "given"
@@ -88,6 +89,11 @@ def _chance_level(links: float, faces: int) -> float:
     return NormalDist().inv_cdf(1.0 - share)
 
 
+def _chosen(value: float) -> float:
+    """Give a cosine that `auto` may choose: what is given by hand is taken as it is."""
+    return _cosine(min(max(value, -1.0), HIGHEST))
+
+
 def _cosine(value: float) -> float:
-    """Give the nearest value that a FLOAT column can hold, within the allowed range."""
-    return float(np.float32(min(max(value, -1.0), HIGHEST) if value != 1.0 else 1.0))
+    """Give the nearest value that a FLOAT column can hold."""
+    return float(np.float32(value))

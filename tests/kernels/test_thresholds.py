@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from faceclust_spark.config import CoarseGroupsConfig, NeighboursConfig
+from faceclust_spark.errors import ConfigError
+from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
+from faceclust_spark.kernels.thresholds import (
+    HIGHEST,
+    LOWEST_FLOOR,
+    LOWEST_ROOT,
+    choose_thresholds,
+    random_pairs,
+)
+
+
+def random_faces(count=600, width=128, seed=0, off_centre=0.0):
+    generator = np.random.default_rng(seed)
+    centre = off_centre * normalise(generator.normal(size=(1, width)))
+    return quantise(normalise(normalise(generator.normal(size=(count, width))) + centre))
+
+
+def choose(sample, faces=10_000, floor="auto", **groups):
+    return choose_thresholds(sample, faces, NeighboursConfig(floor=floor), CoarseGroupsConfig(**groups))
+
+
+@pytest.mark.parametrize("width", [64, 256])
+@pytest.mark.parametrize("off_centre", [0.0, 0.5])
+def test_centre_and_spread_are_those_of_random_pairs(width, off_centre):
+    sample = random_faces(width=width, off_centre=off_centre)
+    cosines = cosine_matrix(sample, sample)[np.triu_indices(len(sample), 1)]
+    centre, spread = random_pairs(sample)
+    assert centre == pytest.approx(cosines.mean(), abs=0.003)
+    assert spread == pytest.approx(cosines.std(), rel=0.03)
+
+
+def test_pairs_of_the_same_person_hardly_count():
+    sample = random_faces()
+    people = sample.copy()
+    people[:400] = people[np.arange(400) // 8 * 8]  # 50 persons of 8 equal faces: 0.8 % of all pairs
+    assert random_pairs(people)[1] == pytest.approx(random_pairs(sample)[1], rel=0.06)
+    every = cosine_matrix(people, people)[np.triu_indices(len(people), 1)]
+    assert every.std() > 1.2 * random_pairs(people)[1]  # what an ordinary deviation would say
+
+
+def test_centre_and_spread_do_not_depend_on_the_order():
+    sample = random_faces(count=200)
+    assert random_pairs(sample[::-1]) == random_pairs(sample)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 19])
+def test_tiny_galleries_are_measured_by_a_typical_model(count):
+    assert random_pairs(random_faces(count=max(count, 1))[:count]) == (0.0, 0.1)
+    chosen = choose(random_faces(count=20)[:count], faces=count)
+    assert chosen.floor == pytest.approx(0.1 * LOWEST_FLOOR, abs=1e-6)
+    assert chosen.groups == pytest.approx([0.1 * (LOWEST_ROOT + step) for step in (0, 1.1, 2.2)])
+
+
+def test_equal_faces_leave_a_spread_above_zero():
+    centre, spread = random_pairs(np.repeat(random_faces(count=1), 30, axis=0))
+    assert centre == pytest.approx(1, abs=1e-3)
+    assert spread == 1e-3
+    chosen = choose(np.repeat(random_faces(count=1), 30, axis=0))
+    assert chosen.groups == (float(np.float32(HIGHEST)),)  # three that fell together
+    assert chosen.floor <= chosen.groups[0]
+
+
+@pytest.mark.parametrize("faces", [10_000, 10**6, 10**8])
+def test_auto_counts_chance_links(faces):
+    chosen = choose(random_faces(), faces, random_links=1.5)
+    for value, links, least in (
+        (chosen.groups[0], 1.5, LOWEST_ROOT),
+        (chosen.floor, 40, LOWEST_FLOOR),
+    ):
+        z = (value - chosen.mean) / chosen.standard_deviation
+        assert z == pytest.approx(max(norm.isf(links / faces), least), abs=1e-4)
+    steps = np.diff(chosen.groups) / chosen.standard_deviation
+    assert steps == pytest.approx([1.1, 1.1], abs=1e-4)
+
+
+def test_thresholds_rise_with_the_gallery_and_floors_never_pass_them():
+    sample = random_faces()
+    lowest = [choose(sample, faces).groups[0] for faces in (10, 10**4, 10**5, 10**7, 10**9)]
+    assert lowest == sorted(lowest)
+    assert lowest[1] < lowest[2] < lowest[3] < lowest[4]
+    for faces in (1, 10, 10**4, 10**9):
+        chosen = choose(sample, faces)
+        assert chosen.floor <= chosen.groups[0]
+
+
+def test_thresholds_follow_scale_and_shift_of_the_embedding_space():
+    narrow, wide = choose(random_faces(width=512)), choose(random_faces(width=64))
+    for one, other in zip(narrow.groups, wide.groups, strict=True):
+        assert other / one == pytest.approx(8**0.5, rel=0.06)  # spread is 1 / sqrt(width)
+    shifted = choose(random_faces(width=512, off_centre=0.5))
+    assert shifted.mean == pytest.approx(0.2, abs=0.01)
+    assert [t - shifted.mean for t in shifted.groups] == pytest.approx(
+        [t * shifted.standard_deviation / narrow.standard_deviation for t in narrow.groups], abs=0.01
+    )
+
+
+@pytest.mark.parametrize("given", [(0.35,), (0.5, 0.3, 0.4), (-1.0, 0.0), (0.96, 0.97, 0.999, 1.0)])
+def test_given_thresholds_are_taken_as_they_are(given):
+    chosen = choose(random_faces(), thresholds=given)
+    assert chosen.groups == tuple(float(np.float32(t)) for t in sorted(given))
+    assert chosen.groups_chosen_by == "given"
+    assert chosen.floor <= chosen.groups[0]
+
+
+def test_given_thresholds_that_are_one_float_are_one():
+    assert choose(random_faces(), thresholds=(0.5, 0.5 + 1e-10)).groups == (0.5,)
+
+
+@pytest.mark.parametrize("floor", [-1.0, 0.2, 0.97])
+def test_a_given_floor_is_taken_as_it_is(floor):
+    chosen = choose(random_faces(), floor=floor, thresholds=(0.99,))
+    assert chosen.floor == float(np.float32(floor))
+    assert chosen.floor_chosen_by == "given"
+
+
+@pytest.mark.parametrize("thresholds", [(0.3, 0.5), "auto"])
+def test_a_floor_above_the_lowest_threshold_is_refused(thresholds):
+    with pytest.raises(ConfigError, match="floor 0.6 lies above the lowest") as error:
+        choose(random_faces(), floor=0.6, thresholds=thresholds)
+    assert "lower the floor or raise the threshold" in str(error.value)
+
+
+def test_a_floor_at_the_lowest_threshold_is_allowed():
+    assert choose(random_faces(), floor=0.3, thresholds=(0.3,)).floor == float(np.float32(0.3))
+
+
+def test_what_was_chosen_is_told():
+    chosen = choose(random_faces())
+    assert chosen.groups_chosen_by.startswith("auto: 1.5 chance links")
+    assert chosen.floor_chosen_by.startswith("auto: 40 chance links")
