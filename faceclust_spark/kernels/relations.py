@@ -89,7 +89,8 @@ def pair_inputs(
     """Describe pairs by relations inside the group: float32 `(p, PAIR_INPUTS)`, symmetric in the pair.
 
     similarity: the pairs' own s. attributes: standardised `(n, a)`, NaN where missing; they enter by
-    measures that do not depend on which there are or on their order.
+    measures that do not depend on which there are or on their order. One that is 0 wherever it is known
+    is constant in the whole gallery: it would dilute the differences of the others, so it is left out.
     """
     inputs = np.zeros((len(first), PAIR_INPUTS), np.float32)
     if not len(first):
@@ -100,8 +101,9 @@ def pair_inputs(
     sims = np.take_along_axis(nearest.similarity, order, 1)
     nodes = node_inputs(nearest, len(nearest.rows))
     _face_inputs(first, second, similarity, by_row, ranks, sims, nodes, inputs)
-    if attributes.shape[1]:
-        _attribute_inputs(first, second, np.ascontiguousarray(attributes, np.float32), inputs)
+    telling = attributes[:, (np.nan_to_num(attributes) != 0).any(axis=0)]
+    if telling.shape[1]:
+        _attribute_inputs(first, second, np.ascontiguousarray(telling, np.float32), inputs)
     return inputs
 
 

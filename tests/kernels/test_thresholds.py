@@ -120,7 +120,7 @@ def test_a_given_floor_is_taken_as_it_is(floor):
 
 @pytest.mark.parametrize("thresholds", [(0.3, 0.5), "auto"])
 def test_a_floor_above_the_lowest_threshold_is_refused(thresholds):
-    with pytest.raises(ConfigError, match="floor 0.6 lies above the lowest") as error:
+    with pytest.raises(ConfigError, match=r"floor 0\.6 lies above the lowest") as error:
         choose(random_faces(), floor=0.6, thresholds=thresholds)
     assert "lower the floor or raise the threshold" in str(error.value)
 

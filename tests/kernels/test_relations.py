@@ -1,0 +1,217 @@
+"""The inputs of a model that serves any embedding, against a plain reference of its docstrings."""
+
+import numpy as np
+import pytest
+
+from faceclust_spark.kernels import relations
+from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
+from faceclust_spark.kernels.relations import (
+    ATTRIBUTE_INPUTS,
+    FACE_INPUTS,
+    NODE_INPUTS,
+    PAIR_INPUTS,
+    Scale,
+    nearest_members,
+    node_inputs,
+    pair_inputs,
+    standardise,
+)
+
+SCALE = Scale(0.05, 0.09)
+
+
+def random_group(count, seed=0, copies=0, people=3, noise=1.0):
+    generator = np.random.default_rng(seed)
+    centres = normalise(generator.normal(size=(people, 32)))
+    raw = centres[generator.integers(people, size=count)] + noise * normalise(
+        generator.normal(size=(count, 32))
+    )
+    vectors = quantise(normalise(raw))
+    if copies:
+        vectors[-copies:] = vectors[:copies]
+    attributes = generator.normal(size=(count, 5)).astype(np.float32)
+    attributes[generator.random(attributes.shape) < 0.25] = np.nan
+    return vectors, attributes
+
+
+def all_pairs(vectors, attributes):
+    first, second = np.triu_indices(len(vectors), 1)
+    similarity = standardise(cosine_matrix(vectors, vectors)[first, second], SCALE)
+    nearest = nearest_members(vectors, SCALE)
+    return first, second, similarity, nearest, attributes
+
+
+def matrix_of(vectors):
+    return (cosine_matrix(vectors, vectors).astype(np.float64) - SCALE.mean) / SCALE.standard_deviation * 0.1
+
+
+def nearest_lists(vectors):
+    """Each image's 64 nearest others, by whole numbers; ties by the smaller row."""
+    wide = vectors.astype(np.int64)
+    dots = wide @ wide.T
+    every = range(len(vectors))
+    return [sorted((j for j in every if j != i), key=lambda j: (-dots[i, j], j))[:64] for i in every]
+
+
+def node_reference(vectors):
+    s, lists, rows = matrix_of(vectors), nearest_lists(vectors), []
+    for i, near in enumerate(lists):
+        found = s[i, near]
+        tops = [found[:top].mean() if len(found) else 0.0 for top in (1, 5, 10, 20, 40)]
+        counts = [np.log(1 + (found >= level).sum()) for level in (0.35, 0.45, 0.55, 0.65)]
+        rows.append([*tops, *counts, np.log(1 + min(len(vectors), 300)) / 3])
+    return np.array(rows)
+
+
+def face_reference(vectors, first, second):
+    """The 21 inputs of each pair, from weighted neighbour lists as dense vectors."""
+    s, lists, nodes = matrix_of(vectors), nearest_lists(vectors), node_reference(vectors)
+    n = len(vectors)
+    listed = np.zeros((n, n), bool)
+    for i, near in enumerate(lists):
+        listed[i, near] = True
+    second_order = []
+    for temperature in (0.08, 0.2):
+        weights = np.where(listed & (s >= 0.2), np.exp((np.minimum(s, 1) - 1) / temperature), 0.0)
+        np.fill_diagonal(weights, 1.0)  # an image is its own nearest
+        lengths = np.sqrt((weights**2).sum(axis=1))
+        second_order.append(weights @ weights.T / np.outer(lengths, lengths))
+    rows = []
+    for i, j in zip(first.tolist(), second.tolist(), strict=True):
+        others = [k for k in range(n) if k not in (i, j)]
+        both = [min(s[i, k], s[j, k]) for k in others if listed[i, k] and listed[j, k]]
+        jaccard = []
+        for level in (0.35, 0.5):
+            mine = {k for k in others if listed[i, k] and s[i, k] >= level}
+            theirs = {k for k in others if listed[j, k] and s[j, k] >= level}
+            jaccard.append(len(mine & theirs) / (len(mine | theirs) + 1))
+        width = min(64, n - 1)
+        ranks = [lists[a].index(b) + 1 if listed[a, b] else width + 1 for a, b in ((int(i), int(j)), (j, i))]
+        row = [s[i, j], *(matrix[i, j] for matrix in second_order), *jaccard]
+        row += [np.log(min(ranks)), np.log(max(ranks)), max(both, default=-1.0)]
+        for top in range(3):
+            low, high = sorted((nodes[i, top], nodes[j, top]))
+            row += [low, high, s[i, j] - low, s[i, j] - high]
+        rows.append([*row, nodes[i, -1]])
+    return np.array(rows)
+
+
+def attribute_reference(attributes, first, second):
+    """Cosine, mean, root mean square, median and 80 % quantile of differences, and a flag."""
+    rows = []
+    for i, j in zip(first.tolist(), second.tolist(), strict=True):
+        shared = ~np.isnan(attributes[i]) & ~np.isnan(attributes[j])
+        x, y = attributes[i, shared].astype(np.float64), attributes[j, shared].astype(np.float64)
+        if not len(x):
+            rows.append([0.0] * ATTRIBUTE_INPUTS)
+            continue
+        gaps = np.sort(np.minimum(np.abs(x - y), 6.0))
+        lengths = np.linalg.norm(x) * np.linalg.norm(y)
+        cosine = x @ y / lengths if lengths else 0.0
+        upper = gaps[min(len(gaps) - 1, len(gaps) * 4 // 5)]
+        rows.append([cosine, gaps.mean(), np.sqrt((gaps**2).mean()), gaps[len(gaps) // 2], upper, 1.0])
+    return np.array(rows)
+
+
+SIZES = [1, 2, 3, 12, 63, 64, 65, 90]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("copies", [0, 4])
+def test_nearest_members_equal_a_sort_of_whole_numbers(size, copies):
+    vectors, _ = random_group(size, seed=size, copies=copies if size > 8 else 0)
+    nearest = nearest_members(vectors, SCALE)
+    assert nearest.rows.shape == (size, min(64, size - 1))
+    assert nearest.rows.tolist() == nearest_lists(vectors)
+    s = standardise(cosine_matrix(vectors, vectors), SCALE)
+    np.testing.assert_array_equal(nearest.similarity, np.take_along_axis(s, nearest.rows, 1))
+
+
+@pytest.mark.parametrize("block", [1, 7, 89, 90])
+def test_nearest_members_do_not_depend_on_blocks(monkeypatch, block):
+    vectors, _ = random_group(90, copies=5)
+    whole = nearest_members(vectors, SCALE)
+    monkeypatch.setattr(relations, "BLOCK", block)
+    for one, other in zip(nearest_members(vectors, SCALE), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("size", [*SIZES, 320])
+def test_node_inputs_equal_the_reference(size):
+    vectors, _ = random_group(size, seed=size)
+    found = node_inputs(nearest_members(vectors, SCALE), size)
+    assert (found.shape, found.dtype) == ((size, NODE_INPUTS), np.float32)
+    np.testing.assert_allclose(found, node_reference(vectors), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 3, 12, 64, 70, 90])
+@pytest.mark.parametrize("noise", [0.4, 1.2])
+def test_pair_inputs_equal_the_reference(size, noise):
+    vectors, attributes = random_group(size, seed=size, copies=2 if size > 8 else 0, noise=noise)
+    first, second, *rest = all_pairs(vectors, attributes)
+    found = pair_inputs(first, second, *rest)
+    assert (found.shape, found.dtype) == ((len(first), PAIR_INPUTS), np.float32)
+    expected = face_reference(vectors, first, second)
+    np.testing.assert_allclose(found[:, :FACE_INPUTS], expected, rtol=2e-4, atol=2e-4)
+    expected = attribute_reference(attributes, first, second)
+    np.testing.assert_allclose(found[:, FACE_INPUTS:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pair_inputs_are_symmetric_in_the_pair():
+    vectors, attributes = random_group(80, copies=3)
+    first, second, *rest = all_pairs(vectors, attributes)
+    one, other = pair_inputs(first, second, *rest), pair_inputs(second, first, *rest)
+    overlaps = [1, 2]  # sums of weights, added in the order of the first image's list
+    np.testing.assert_array_equal(np.delete(one, overlaps, 1), np.delete(other, overlaps, 1))
+    np.testing.assert_allclose(one[:, overlaps], other[:, overlaps], rtol=1e-6)
+
+
+@pytest.mark.parametrize("part", [1, 100, 10_000])
+def test_each_pair_is_described_by_itself(part):
+    first, second, similarity, nearest, attributes = all_pairs(*random_group(40))
+    whole = pair_inputs(first, second, similarity, nearest, attributes)
+    for at in range(0, len(first), part * 7):
+        some = slice(at, at + part)
+        found = pair_inputs(first[some], second[some], similarity[some], nearest, attributes)
+        np.testing.assert_array_equal(found, whole[some])
+
+
+def test_the_order_of_attributes_does_not_matter():
+    first, second, *rest, attributes = all_pairs(*random_group(30))
+    expected = pair_inputs(first, second, *rest, attributes)
+    found = pair_inputs(first, second, *rest, attributes[:, [3, 0, 4, 2, 1]])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_attributes_that_say_nothing_do_not_matter():
+    # A constant attribute is 0 where known, once standardised; one that nobody has is NaN.
+    first, second, *rest, attributes = all_pairs(*random_group(30))
+    constant = np.where(np.arange(30) % 4 == 0, np.nan, 0.0)
+    nobody = np.full(30, np.nan)
+    padded = np.column_stack([constant, attributes[:, :2], nobody, attributes[:, 2:], np.zeros(30)])
+    expected = pair_inputs(first, second, *rest, attributes)
+    found = pair_inputs(first, second, *rest, padded.astype(np.float32))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("attributes", [np.empty((30, 0)), np.full((30, 2), np.nan), np.zeros((30, 1))])
+def test_without_attributes_their_inputs_are_zero(attributes):
+    first, second, *rest, own = all_pairs(*random_group(30))
+    found = pair_inputs(first, second, *rest, attributes.astype(np.float32))
+    np.testing.assert_array_equal(found[:, FACE_INPUTS:], 0)
+    with_them = pair_inputs(first, second, *rest, own)
+    np.testing.assert_array_equal(found[:, :FACE_INPUTS], with_them[:, :FACE_INPUTS])
+
+
+def test_inputs_do_not_depend_on_the_scale_of_cosines():
+    # Doubling every cosine's distance to the mean, and the spread with it, changes nothing.
+    cosines = np.random.default_rng(0).uniform(-0.2, 0.5, 100).astype(np.float32)
+    stretched = (2 * (cosines - 0.05) + 0.3).astype(np.float32)
+    np.testing.assert_allclose(
+        standardise(stretched, Scale(0.3, 0.18)), standardise(cosines, SCALE), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_no_pairs_have_no_inputs():
+    vectors, attributes = random_group(1)
+    assert pair_inputs(*all_pairs(vectors, attributes)).shape == (0, PAIR_INPUTS)
