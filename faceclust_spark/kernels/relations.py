@@ -131,16 +131,15 @@ def _take_nearest(block, start, rows, similarity):  # type: ignore[no-untyped-de
 
 
 @numba.njit(cache=True)
-def _face_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  # type: ignore[no-untyped-def]
-    n, width = rows.shape
+def _link_vectors(sims):  # type: ignore[no-untyped-def]
+    """Give, at both temperatures, the weights of each image's neighbours and the length of the whole."""
+    n, width = sims.shape
     weights = np.empty((2, n, width), np.float32)
     norms = np.empty((2, n), np.float32)
-    own = np.empty(2, np.float32)
     for t in range(2):
         temperature = np.float32(0.08) if t == 0 else np.float32(0.2)
-        own[t] = np.float32(1.0)
         for i in range(n):
-            total = own[t] * own[t]
+            total = np.float32(1.0)  # the image itself
             for k in range(width):
                 w = np.exp((min(sims[i, k], np.float32(1.0)) - np.float32(1.0)) / temperature)
                 if sims[i, k] < np.float32(0.2):
@@ -148,6 +147,25 @@ def _face_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  
                 weights[t, i, k] = w
                 total += w * w
             norms[t, i] = np.sqrt(total)
+    return weights, norms
+
+
+@numba.njit(cache=True)
+def _density_inputs(i, j, s, nodes, inputs):  # type: ignore[no-untyped-def]
+    """Fill in the lower and higher density of the two, and the pair's similarity relative to each."""
+    for k in range(3):
+        low, high = min(nodes[i, k], nodes[j, k]), max(nodes[i, k], nodes[j, k])
+        inputs[8 + 4 * k] = low
+        inputs[9 + 4 * k] = high
+        inputs[10 + 4 * k] = s - low
+        inputs[11 + 4 * k] = s - high
+    inputs[20] = nodes[i, nodes.shape[1] - 1]
+
+
+@numba.njit(cache=True)
+def _face_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  # type: ignore[no-untyped-def]
+    n, width = rows.shape
+    weights, norms = _link_vectors(sims)
     for p in range(len(first)):
         i, j, s = first[p], second[p], similarity[p]
         dot0, dot1 = np.float32(0.0), np.float32(0.0)
@@ -160,14 +178,14 @@ def _face_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  
             y = rows[j, b] if b < width else n
             if x == j:
                 rank_ij = ranks[i, a] + 1
-                dot0 += weights[0, i, a] * own[0]
-                dot1 += weights[1, i, a] * own[1]
+                dot0 += weights[0, i, a]
+                dot1 += weights[1, i, a]
                 a += 1
                 continue
             if y == i:
                 rank_ji = ranks[j, b] + 1
-                dot0 += weights[0, j, b] * own[0]
-                dot1 += weights[1, j, b] * own[1]
+                dot0 += weights[0, j, b]
+                dot1 += weights[1, j, b]
                 b += 1
                 continue
             if x == y:
@@ -179,8 +197,7 @@ def _face_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  
                 one3 += high >= np.float32(0.35)
                 one4 += high >= np.float32(0.5)
                 third = max(third, low)
-                a += 1
-                b += 1
+                a, b = a + 1, b + 1
             elif x < y:
                 one3 += sims[i, a] >= np.float32(0.35)
                 one4 += sims[i, a] >= np.float32(0.5)
@@ -197,13 +214,7 @@ def _face_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  
         inputs[p, 5] = np.log(min(rank_ij, rank_ji))
         inputs[p, 6] = np.log(max(rank_ij, rank_ji))
         inputs[p, 7] = third
-        for k in range(3):
-            low, high = min(nodes[i, k], nodes[j, k]), max(nodes[i, k], nodes[j, k])
-            inputs[p, 8 + 4 * k] = low
-            inputs[p, 9 + 4 * k] = high
-            inputs[p, 10 + 4 * k] = s - low
-            inputs[p, 11 + 4 * k] = s - high
-        inputs[p, 20] = nodes[i, nodes.shape[1] - 1]
+        _density_inputs(i, j, s, nodes, inputs[p])
 
 
 @numba.njit(cache=True)
