@@ -91,10 +91,14 @@ def refine_groups(
     """
     import torch
 
-    torch.set_num_threads(1)  # a worker a core; and sums in one order
     inputs = [describe(group, model.kind, config, similarities, scale) for group in groups]
-    with torch.inference_mode():
-        return _infer(groups, inputs, model)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a worker a core; and sums in one order
+    try:
+        with torch.inference_mode():
+            return _infer(groups, inputs, model)
+    finally:
+        torch.set_num_threads(threads)  # the caller's own, in a notebook
 
 
 def describe(
@@ -179,7 +183,9 @@ def _infer(groups: Sequence[Group], inputs: Sequence[GroupInputs], model: Model)
     network = model.network
     tensors = to_tensors(groups, inputs)
     hidden = network.embed(tensors, rows)
-    confidences = torch.sigmoid(network.confidences(hidden, tensors, rows))
+    logits = network.confidences(hidden, tensors, rows)
+    # In blocks too: torch takes another sigmoid for the last few values than for those before.
+    confidences = rows(torch.nn.Sigmoid(), logits.T).T.contiguous()
     results, start = [], 0
     for group, one in zip(groups, inputs, strict=True):
         size = len(group.face_ids)
