@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -64,19 +65,20 @@ class Model:
 def load_model(name: str) -> Model:
     """Load the shipped model (`default`) or one from the folder that `train` wrote.
 
-    Raises ConfigError where there is none.
+    Raises ConfigError where there is none, or where its files are damaged.
     """
-    if name == DEFAULT:
-        folder = resources.files("faceclust_spark") / "models" / DEFAULT
-        return model_from_parts((folder / WEIGHTS).read_bytes(), json.loads((folder / CARD).read_text()))
-    path = Path(name)
+    path = resources.files("faceclust_spark") / "models" / DEFAULT if name == DEFAULT else Path(name)
     missing = [file for file in (WEIGHTS, CARD) if not (path / file).is_file()]
     if missing:
         raise ConfigError(
             f"confidences.model: {name} has no {' and no '.join(missing)}; give `default`, or a folder that "
             "`faceclust train --model FOLDER` wrote"
         )
-    return model_from_parts((path / WEIGHTS).read_bytes(), json.loads((path / CARD).read_text()))
+    try:
+        card = json.loads((path / CARD).read_text(encoding="utf-8"))
+        return model_from_parts((path / WEIGHTS).read_bytes(), card)
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"confidences.model: {name} cannot be used: {error}") from None
 
 
 def save_model(model: Model, folder: Path) -> None:
@@ -100,13 +102,19 @@ def model_from_bytes(packed: bytes) -> Model:
 
 def model_from_parts(weights: bytes, card: Mapping[str, Any]) -> Model:
     """Build the network that the card describes and fill in its weights."""
-    if card.get("format") != FORMAT or card.get("kind") not in KINDS:
+    own_format, kind = (card.get(key) if isinstance(card, Mapping) else None for key in ("format", "kind"))
+    if own_format != FORMAT or kind not in KINDS:
         raise ConfigError(
-            f"the model is of format {card.get('format')}, kind {card.get('kind')!r}; this version reads format "
-            f"{FORMAT}, kinds {', '.join(KINDS)}: train it again"
+            f"the model is of format {own_format}, kind {kind!r}; this version reads format {FORMAT}, kinds "
+            f"{', '.join(KINDS)}: train it again"
         )
-    network = Network(**card["network"])
-    network.load_state_dict(load_tensors(weights))
+    try:
+        network = Network(**card["network"])
+        network.load_state_dict(load_tensors(weights))
+    # What is missing in the card, or does not fit it; and what is no safetensors file.
+    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise ConfigError(f"{WEIGHTS} and {CARD} do not fit each other ({reason}): train it again") from None
     network.eval()
     return Model(network, card)
 
