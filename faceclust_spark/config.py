@@ -28,7 +28,7 @@ Auto = Literal["auto"]
 class Section(BaseModel):
     """A part of the config: immutable, and without room for unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class ColumnsConfig(Section):
@@ -69,11 +69,11 @@ class SynthConfig(Section):
 class IngestConfig(Section):
     """How a source is read and checked."""
 
-    columns: ColumnsConfig = ColumnsConfig()
+    columns: ColumnsConfig = ColumnsConfig()  # their names in the source
     extra: tuple[str, ...] = ()  # further columns to keep with each face, to slice evaluations by
     embedding_model: str | None = None  # the model's name, for sources without such a column
     attribute_names: tuple[str, ...] | None = None  # in the order of the attribute vector
-    max_quarantined_share: Share = 0.1
+    max_quarantined_share: Share = 0.1  # more unusable rows stop the run
     statistics_sample: Positive = 100_000  # faces that attribute statistics are taken from
 
 
@@ -81,16 +81,16 @@ class CellsConfig(Section):
     """The k-means cells that divide the gallery for the search of neighbours."""
 
     cells: Positive | Auto = "auto"  # auto: 1 (exact) up to `exact_below` faces, then n / 200
-    exact_below: Annotated[int, Field(ge=0)] = 20_000
+    exact_below: Annotated[int, Field(ge=0)] = 20_000  # faces up to which search is exact, by `auto`
     sample_per_cell: Positive = 128  # faces a cell that k-means sees, up to a million in all
-    iterations: Positive = 6
-    seed: int = 0
+    iterations: Positive = 6  # of k-means
+    seed: int = 0  # of k-means
 
 
 class NeighboursConfig(Section):
     """The approximate search of each face's nearest neighbours."""
 
-    k: Annotated[int, Field(ge=1, le=1_000)] = 40
+    k: Annotated[int, Field(ge=1, le=1_000)] = 40  # neighbours kept for each face
     floor: Cosine | Auto = "auto"  # lowest cosine kept; auto: from the distribution of random pairs
     probes: Positive = 8  # cells that a face visits: it meets all other visitors there
     audit: Annotated[int, Field(ge=0)] = 0  # faces whose neighbours are checked by exact search
@@ -99,15 +99,17 @@ class NeighboursConfig(Section):
 class CoarseGroupsConfig(Section):
     """Components of the neighbour graph at several first thresholds, and their size cap."""
 
+    # cosines, the lowest makes the root groups; auto: from the distribution of random pairs
     thresholds: Annotated[tuple[Cosine, ...], Field(min_length=1)] | Auto = "auto"
     random_links: Annotated[float, Field(gt=0.0)] = 1.5  # auto: chance links a face at the lowest
-    spread: tuple[float, ...] = (0.0, 1.1, 2.2)  # auto: each threshold above the lowest, in s.d.
+    # auto: each threshold above the lowest, in s.d. of random pairs
+    spread: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 1.1, 2.2)
     random_pairs_sample: Annotated[int, Field(ge=50)] = 2_000  # faces that random pairs come from
-    max_size: Annotated[int, Field(ge=2)] = 300  # faces of a group, unless it is one dense person
-    core_growth: Annotated[float, Field(ge=1.0)] = 1.5  # a larger dense person may grow by this factor
-    ladder_step: Annotated[float, Field(gt=0.0, le=0.5)] = 0.01
+    max_size: Annotated[int, Field(ge=2)] = 300  # faces of a group, unless it grew from a large core
+    core_growth: Annotated[float, Field(ge=1.0)] = 1.5  # a core may grow by this factor, beyond max_size too
+    ladder_step: Annotated[float, Field(gt=0.0, le=0.5)] = 0.01  # in cosine, where too large a core is cut
     dense_cosine: Cosine | Auto = "auto"  # mean cosine that keeps a component whole; auto: lowest threshold
-    max_forest_edges: Positive = 100_000_000
+    max_forest_edges: Positive = 100_000_000  # that one task may hold
 
     @field_validator("thresholds")
     @classmethod
@@ -122,8 +124,8 @@ class CoarseGroupsConfig(Section):
 class SimilaritiesConfig(Section):
     """The similarity matrices of a root group, and how face and attributes are fused."""
 
-    fusion: Literal["weighted_sum", "product"] = "weighted_sum"
-    face_weight: Share = 0.9
+    fusion: Literal["weighted_sum", "product"] = "weighted_sum"  # of face and attribute similarity
+    face_weight: Share = 0.9  # weighted_sum: of the face; the attributes have the rest
     keep: bool = False  # also store the matrices: up to 1,000 pairs a face
 
 
@@ -134,12 +136,13 @@ class ConfidencesConfig(Section):
     dense_size: Annotated[int, Field(ge=2)] = 3_000  # larger groups are refined in blocks
     block_neighbours: Positive = 64  # in blocks: nearest members of each face that are scored
     block_negatives: Positive = 32  # in blocks: further members drawn for each face
-    pairs_per_task: Positive = 4_000_000
+    pairs_per_task: Positive = 4_000_000  # scored at most, so that memory is bounded
 
 
 class ClustersConfig(Section):
     """The re-clustering of root groups into clusters."""
 
+    # by the refined similarities, or by the confidences alone (the patent's letter)
     rule: Literal["correlation", "confidence"] = "correlation"
     bias: Annotated[float, Field(ge=-20, le=20)] = -0.5  # log-odds that speak for one person only above it
     clip: Annotated[float, Field(gt=0, le=30)] = 8.0  # no link counts for more than this
@@ -150,21 +153,22 @@ class ClustersConfig(Section):
 class EvaluateConfig(Section):
     """Comparison with labels."""
 
-    slices: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()  # columns: each of their values is also evaluated by itself
 
 
 class TrainConfig(Section):
     """Training of the graph convolution on a labelled gallery."""
 
+    # what the network sees: relations only (any embedding), face features too, or face features only
     kind: Literal["relations", "bound", "literal"] = "relations"
-    seed: int = 0
-    steps: Positive = 1_500
-    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3
+    seed: int = 0  # of everything that is drawn
+    steps: Positive = 1_500  # of the optimiser, at most
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3  # the highest of its schedule
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of identities
-    validate_every: Positive = 150
+    validate_every: Positive = 150  # steps
     patience: Positive = 4  # validations without gain before training stops
-    layers: Annotated[int, Field(ge=1, le=8)] = 2
-    hidden: Positive = 48
+    layers: Annotated[int, Field(ge=1, le=8)] = 2  # graph convolutions
+    hidden: Positive = 48  # features of an image in each
 
 
 class SparkConfig(Section):
@@ -174,7 +178,7 @@ class SparkConfig(Section):
     jars: str | None = None  # folder with Delta's jars, for machines without network
     driver_memory: str = "4g"  # local mode: driver and tasks share it
     shuffle_partitions: Positive | Auto = "auto"  # auto: twice the cores of a local session
-    settings: dict[str, str] = {}
+    settings: dict[str, str] = {}  # further ones, by their Spark names
 
 
 class Config(Section):
@@ -227,6 +231,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if content is None:
@@ -272,7 +278,9 @@ def _describe(error: ValidationError) -> str:
 
 def _is_branch(part: str | int) -> bool:
     """Tell whether pydantic named a branch of a union here, which means nothing to a user."""
-    return (isinstance(part, str) and any(sign in part for sign in "[(|")) or part == "literal"
+    if not isinstance(part, str):
+        return False
+    return any(sign in part for sign in "[(|") or part == "literal" or part.startswith("constrained-")
 
 
 def _known_keys(location: tuple[str | int, ...]) -> str:
