@@ -116,7 +116,7 @@ OUT_OF_RANGE = [
 def test_values_out_of_range_are_refused(override):
     message = faults(override)
     key = override.partition("=")[0]
-    lines = [line for line in message.splitlines()[1:]]
+    lines = message.splitlines()[1:]
     assert lines and all(re.match(rf"  {re.escape(key)}(\.\d+)?: .*found", line) for line in lines), message
 
 

@@ -10,7 +10,7 @@ CLASSES = {name: item for name, item in vars(errors).items() if inspect.isclass(
 
 
 def drawn():
-    """Read the tree of the docstring: each name with its parent's, and with its exit code where it has one."""
+    """Read the tree of the docstring: the parent of each name, and the exit codes."""
     parents, codes, path = {}, {}, []
     for line in errors.__doc__.splitlines():
         found = re.match(r"^([│├└─ ]*)([A-Z]\w+Error)\b(?:.*exit code (\d+))?", line)
