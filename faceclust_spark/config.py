@@ -12,10 +12,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from faceclust_spark.errors import ConfigError
 
@@ -44,26 +44,43 @@ class ColumnsConfig(Section):
 
 
 class SynthConfig(Section):
-    """A synthetic gallery. Angles are noise-to-signal ratios: 1 means noise as long as the signal."""
+    """A synthetic gallery. Noise is relative to the signal: 1 means noise as long as the person's centre."""
 
-    faces: Annotated[int, Field(ge=10, le=10**9)] = 10_000
-    seed: int = 0
-    dimension: Annotated[int, Field(ge=8, le=4096)] = 128
+    faces: Annotated[int, Field(ge=10, le=10**9)] = 10_000  # rows, exactly
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # another seed, other people
+    dimension: Annotated[int, Field(ge=8, le=4096)] = 128  # components of an embedding
     mean_identity_size: Annotated[float, Field(ge=1.0)] = 8.0  # faces a person
-    identity_size_tail: Annotated[float, Field(gt=1.0)] = 2.2  # Pareto exponent: smaller, longer tail
-    largest_identity: Positive = 2_000
-    noise: Annotated[float, Field(ge=0.0)] = 0.75  # at average quality
-    pose_noise: Annotated[float, Field(ge=0.0)] = 0.35  # shift along the person's pose direction
-    age_noise: Annotated[float, Field(ge=0.0)] = 0.35  # shift along the person's age direction
-    blurred_share: Share = 0.06  # faces of low quality
-    attractor_pull: Share = 0.65  # how far a blurred face moves to the common attractor
+    identity_size_tail: Annotated[float, Field(gt=1.0, le=10.0)] = 1.8  # Pareto exponent; lower: longer
+    largest_identity: Annotated[int, Field(ge=1, le=25_000)] = 2_000  # faces; or a quarter of the gallery
+    noise: Annotated[float, Field(ge=0.0, le=10.0)] = 0.72  # length of a face's random part, at quality 0.7
+    quality_effect: Annotated[float, Field(ge=0.0, le=5.0)] = 1.0  # noise grows e^this from quality 1 to 0
+    person_spread: Annotated[float, Field(ge=0.0, le=2.0)] = 0.3  # s.d. of log noise between persons
+    pose_noise: Annotated[float, Field(ge=0.0, le=10.0)] = 0.35  # s.d. along the person's pose direction
+    age_noise: Annotated[float, Field(ge=0.0, le=10.0)] = 0.35  # s.d. along the person's age direction
+    shared_variation: Share = 0.3  # cosine between the pose directions of two persons; of ages likewise
+    blurred_share: Share = 0.08  # faces of quality below 0.25; the others average 0.7
+    attractor_pull: Share = 0.58  # how far a face moves to the common attractor, at quality 0
     kin_share: Share = 0.3  # persons who belong to a family
-    kin_cosine: Cosine = 0.55  # cosine between two members of a family
-    burst_share: Share = 0.1  # faces that are near-duplicates of the one before
-    faces_per_photo: Annotated[float, Field(ge=1.0)] = 1.6
-    attributes: Annotated[int, Field(ge=0, le=256)] = 12
-    attribute_noise: Annotated[float, Field(ge=0.0)] = 0.6
-    missing_attribute_share: Share = 0.02
+    family_size: Annotated[int, Field(ge=2, le=100)] = 3  # persons of a family
+    kin_cosine: Share = 0.65  # cosine between the centres of two members of a family
+    burst_share: Share = 0.1  # faces that are near-duplicates of the person's face before, where it has one
+    burst_cosine: Share = 0.95  # cosine of a near-duplicate with that face
+    faces_per_photo: Annotated[float, Field(ge=1.0, le=50.0)] = 1.6  # of different persons
+    embedding_norm: Annotated[float, Field(gt=0.0, le=1e6)] = 16.0  # median length of the raw vectors
+    norm_spread: Annotated[float, Field(ge=0.0, le=1.0)] = 0.12  # s.d. of its logarithm
+    attributes: Annotated[int, Field(ge=0, le=256)] = 12  # values of an attribute vector; 0: none
+    attribute_noise: Annotated[float, Field(ge=0.0, le=10.0)] = 0.6  # an attribute's signal has length 1
+    missing_attribute_share: Share = 0.02  # single values that are null
+
+    @model_validator(mode="after")
+    def _mean_is_reachable(self) -> Self:
+        # Sizes are uniform in 1..largest at the most, where the law has no tail left.
+        if self.mean_identity_size > (self.largest_identity + 1) / 2:
+            raise ValueError(
+                f"mean_identity_size {self.mean_identity_size:g} needs a largest_identity of at least "
+                f"{2 * self.mean_identity_size - 1:g}, which is {self.largest_identity}"
+            )
+        return self
 
 
 class IngestConfig(Section):

@@ -9,6 +9,7 @@ IMAGE_ID = "image_id"
 PHOTO_ID = "photo_id"
 LABEL = "label"
 QUALITY = "quality"
+QUALITY_BAND = "quality_band"  # of synthetic galleries: `low`, `middle`, `high`
 EMBEDDING_MODEL = "embedding_model"
 EXTRA = "extra"
 SOURCE = "source"
