@@ -57,9 +57,18 @@ def read_source(spark: SparkSession, source: str, config: IngestConfig) -> DataF
 
 
 def _read_raw(spark: SparkSession, source: str, config: IngestConfig) -> DataFrame:
-    local = Path(source.removeprefix("file://"))
+    local = _local(source)
     if (local / EMBEDDINGS_FILE).exists():
         return read_numpy_folder(spark, local, config)
+    return read_rows(spark, source)
+
+
+def read_rows(spark: SparkSession, source: str) -> DataFrame:
+    """Give the rows of a Parquet file or folder, a Delta table or a catalogue table, as they are.
+
+    Raises DataError if the source cannot be found or read.
+    """
+    local = _local(source)
     if (local / "_delta_log").exists():
         return _load(spark, "delta", source)
     if local.exists():
@@ -74,6 +83,10 @@ def _read_raw(spark: SparkSession, source: str, config: IngestConfig) -> DataFra
         return _load(spark, "delta", source)
     except DataError:
         return _load(spark, "parquet", source)
+
+
+def _local(source: str) -> Path:
+    return Path(source.removeprefix("file://"))
 
 
 def _table_exists(spark: SparkSession, name: str) -> bool:
@@ -99,7 +112,7 @@ def _standard_columns(raw: DataFrame, source: str, config: IngestConfig) -> Data
     faults = _missing(present, config) + [
         fault
         for standard, name in names.items()
-        if name in present and (fault := _type_fault(standard, name, present[name]))
+        if name in present and (fault := type_fault(standard, name, present[name]))
     ]
     if faults:
         listing = "\n".join(f"  {fault}" for fault in faults)
@@ -141,8 +154,11 @@ def _missing(present: dict[str, DataType], config: IngestConfig) -> list[str]:
     return faults + [f"column {name!r} is missing (ingest.extra)" for name in extra]
 
 
-def _type_fault(standard: str, name: str, found: DataType) -> str | None:
-    """Tell what is wrong with a column's type, and what to do; None where it will do."""
+def type_fault(standard: str, name: str, found: DataType) -> str | None:
+    """Tell what is wrong with a column's type, and what to do; None where it will do.
+
+    standard: what the column is used as.
+    """
     text = found.simpleString()
     if standard in _LISTS:
         if isinstance(found, ArrayType) and isinstance(found.elementType, NumericType):
@@ -170,13 +186,13 @@ def _embedding(name: str, present: dict[str, DataType]) -> Column:
     """Keep single precision as it is; everything else becomes double, which loses nothing."""
     found = present[name]
     single = isinstance(found, ArrayType) and isinstance(found.elementType, FloatType)
-    return _column(name).cast("array<float>" if single else "array<double>")
+    return column_named(name).cast("array<float>" if single else "array<double>")
 
 
 def _extra(names: tuple[str, ...]) -> Column:
     if not names:
         return F.lit(None)
-    pairs = [part for name in names for part in (F.lit(name), _column(name).cast("string"))]
+    pairs = [part for name in names for part in (F.lit(name), column_named(name).cast("string"))]
     return F.create_map(*pairs)
 
 
@@ -185,9 +201,9 @@ def _text(names: dict[str, str], standard: str) -> Column:
 
 
 def _optional(names: dict[str, str], standard: str) -> Column:
-    return _column(names[standard]) if standard in names else F.lit(None)
+    return column_named(names[standard]) if standard in names else F.lit(None)
 
 
-def _column(name: str) -> Column:
+def column_named(name: str) -> Column:
     """Give the column of this very name, which may hold dots or backticks."""
     return F.col("`" + name.replace("`", "``") + "`")

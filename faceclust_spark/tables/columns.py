@@ -85,6 +85,7 @@ LOWEST_SIMILARITY = "lowest_similarity"
 # evaluation
 SLICE_COLUMN = "slice_column"
 SLICE_VALUE = "slice_value"
+IDENTITY_SIZE = "identity_size"  # a slice that is always there: labelled images of the face's identity
 
 # runs
 STAGE = "stage"
