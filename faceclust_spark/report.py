@@ -11,6 +11,7 @@ _METRICS = (
     ("pairwise", "pairwise_precision", "pairwise_recall", "pairwise_f"),
     ("BCubed", "bcubed_precision", "bcubed_recall", "bcubed_f"),
 )
+_SLICE_WIDTH = 24
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,20 @@ def describe_run(summary: RunSummary) -> str:
 
 
 def describe_evaluation(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Give precision, recall and F per slice as a table."""
-    header = f"{'':24}{'faces':>9}{'people':>9}{'clusters':>9}{'alone':>9}"
+    """Give precision, recall and F as a table: all faces first, then the slices under their column."""
+    width = max([9, *(len(f"{row['faces']:,}") + 1 for row in rows)])
+    header = (
+        f"{'':{_SLICE_WIDTH}}{'faces':>{width}}{'people':>{width}}{'clusters':>{width}}{'alone':>{width}}"
+    )
     header += "".join(f"  {name + ' P / R / F':^22}" for name, *_ in _METRICS) + f"{'NMI':>8}"
-    lines = [header]
+    lines, column = [header], "all"
     for row in rows:
-        name = "all" if row["slice_column"] == "all" else f"{row['slice_column']}={row['slice_value']}"
-        line = f"{name[:23]:24}{row['faces']:>9,}{row['identities']:>9,}"
-        line += f"{row['clusters']:>9,}{row['singletons']:>9,}"
+        if row["slice_column"] != column:
+            column = row["slice_column"]
+            lines.append(f"by {column}")
+        name = "all" if column == "all" else f"  {row['slice_value']}"
+        line = f"{_cut(name):{_SLICE_WIDTH}}{row['faces']:>{width},}{row['identities']:>{width},}"
+        line += f"{row['clusters']:>{width},}{row['singletons']:>{width},}"
         for _, *keys in _METRICS:
             line += "  " + " / ".join(_share(row[key]) for key in keys).center(22)
         lines.append(line + f"{_share(row['nmi']):>8}")
@@ -118,6 +125,10 @@ def _align(rows: Sequence[tuple[str, str]]) -> str:
 
 def _share(value: float | None) -> str:
     return "  -  " if value is None else f"{value:.3f}"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) < _SLICE_WIDTH else name[: _SLICE_WIDTH - 2] + "…"
 
 
 def _short(value: object) -> str:
