@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.config import ClustersConfig
+from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.refine import LOG_ODDS_STEPS, PairLogOdds, Refinement
 
 DENSE_COMPONENT = 4_000  # images; a matrix of 128 MB
@@ -37,12 +38,19 @@ def recluster(
 
     Shapes: `(n,)` ascending, `(t, n)` lowest threshold first. photos: `(n,)`, equal numbers for images of
     one photo, -1 for none; with `same_photo: apart` they never share a cluster.
+
+    Raises ConfigError where `correlation` meets a model that gives no refined similarities.
     """
     apart = photos if photos is not None and config.same_photo == "apart" else None
     if config.rule == "confidence":
         chosen, confidences = _by_confidence(face_ids, keys, refinement.confidences, config, apart)
         return Clustering(chosen, confidences)
     size = len(face_ids)
+    if size > 1 and not len(refinement.pairs.log_odds):
+        raise ConfigError(
+            "clusters.rule=correlation needs refined similarities, and a model of kind `literal` gives none: set "
+            "clusters.rule=confidence, or use another model"
+        )
     links = _links(refinement.pairs, size, config)
     labels = contract(size, *links, _photo_pairs(apart, size))
     own = _own_confidences(labels, refinement.pairs, size)

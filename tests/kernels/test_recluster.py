@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from faceclust_spark.config import ClustersConfig
+from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels import recluster as kernel
 from faceclust_spark.kernels.recluster import contract, mean_log_odds, recluster
 from faceclust_spark.kernels.refine import PairLogOdds, Refinement
@@ -189,6 +190,12 @@ def test_an_image_without_any_known_pair_is_alone_and_sure():
     found = recluster(ids, np.zeros((1, 3), np.int64), refinement(one, 3, 1), ClustersConfig())
     assert found.labels.tolist() == [3, 3, 9]
     assert found.confidences[2] == pytest.approx(1)
+
+
+def test_correlation_without_refined_similarities_is_refused():
+    literal = refinement(PairLogOdds(EMPTY, EMPTY, np.empty(0, np.int16)), 3)
+    with pytest.raises(ConfigError, match=r"clusters\.rule=confidence"):
+        recluster(np.arange(3), np.zeros((2, 3), np.int64), literal, ClustersConfig())
 
 
 @pytest.mark.parametrize("rule", ["correlation", "confidence"])
