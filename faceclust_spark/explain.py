@@ -222,14 +222,14 @@ def _compare_refined(
     ranked = tuple(sorted(links.values(), key=lambda k: (-k.log_odds, k.image_a, k.image_b)))
     log_odds = None if direct is None else direct.log_odds
     if first[c.CLUSTER_ID] == second[c.CLUSTER_ID]:
-        return Compared(True, log_odds, ranked)
+        return Compared(True, log_odds, ranked, bias=config.clusters.bias)
     sides = [
         np.array([place[r[c.FACE_ID]] for r in inside if r[c.CLUSTER_ID] == row[c.CLUSTER_ID]]) for row in own
     ]
     between = log_odds_between(pairs, size, sides[0], sides[1])
     apart = config.clusters.same_photo == "apart"
     shared = _count_shared_photos(store, own) if apart else 0
-    return Compared(True, log_odds, ranked, between.pairs, between.log_odds, shared)
+    return Compared(True, log_odds, ranked, between.pairs, between.log_odds, config.clusters.bias, shared)
 
 
 def _count_shared_photos(store: TableStore, own: tuple[Row, Row]) -> int:

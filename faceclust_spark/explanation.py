@@ -75,7 +75,8 @@ class Compared:
     in_one_root: whether they were compared at all. log_odds: of the pair itself; None where it was not
     scored. links: scored pairs of either face with members of the other's cluster, highest first.
     pairs_between, log_odds_between: number of scored pairs between their two clusters and the sum of
-    their log-odds; None where they share a cluster. shared_photos: photos with a face of either cluster.
+    their log-odds; None where they share a cluster. bias: what each pair must exceed to count for one
+    person (clusters.bias). shared_photos: photos with a face of either cluster.
     """
 
     in_one_root: bool = False
@@ -83,17 +84,18 @@ class Compared:
     links: tuple[Link, ...] = ()
     pairs_between: int | None = None
     log_odds_between: float | None = None
+    bias: float = 0.0
     shared_photos: int = 0
 
     @property
     def strongest_for(self) -> tuple[Link, ...]:
         """Give the pairs that speak most for one person."""
-        return tuple(link for link in self.links if link.log_odds > 0)[:_LINKS_SHOWN]
+        return tuple(link for link in self.links if link.log_odds > self.bias)[:_LINKS_SHOWN]
 
     @property
     def strongest_against(self) -> tuple[Link, ...]:
         """Give the pairs that speak most against one person."""
-        return tuple(link for link in reversed(self.links) if link.log_odds < 0)[:_LINKS_SHOWN]
+        return tuple(link for link in reversed(self.links) if link.log_odds < self.bias)[:_LINKS_SHOWN]
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class Explanation:
             return "their clusters were joined across root groups"
         if self.compared.log_odds is None:
             return "the pair itself was not scored; links to others of the cluster hold it"
-        if self.compared.log_odds > 0:
+        if self.compared.log_odds > self.compared.bias:
             return "the pair itself speaks for one person"
         return "the pair itself speaks against one person, but links to others of the cluster hold it"
 
@@ -166,7 +168,8 @@ class Explanation:
         if self.compared.shared_photos:
             photos = _count(self.compared.shared_photos, "photo")
             return f"{photos} with a face of either cluster: two faces of one photo stay apart"
-        if (self.compared.log_odds_between or 0.0) < 0:
+        needed = self.compared.bias * (self.compared.pairs_between or 0)
+        if (self.compared.log_odds_between or 0.0) < needed:
             return "they were compared, and the pairs between their clusters speak against one person"
         return "they were compared, but what links their clusters was too weak to join them"
 
@@ -232,7 +235,8 @@ def _link_lines(compared: Compared) -> list[str]:
         return [*lines, "  none: the two were never compared"]
     if compared.pairs_between is not None:
         pairs = _count(compared.pairs_between, "scored pair")
-        total = f"log-odds sum to {compared.log_odds_between:+.1f}"
+        needed = compared.bias * compared.pairs_between
+        total = f"log-odds sum to {compared.log_odds_between:+.1f}, to join takes {needed:+.1f}"
         lines.append(f"  between the two clusters: {pairs}, {total}")
     for word, links in (("for", compared.strongest_for), ("against", compared.strongest_against)):
         lines += [f"  {word:<8}{k.image_a} - {k.image_b}: {_odds(k.log_odds)}" for k in links]

@@ -7,14 +7,19 @@ from typing import NamedTuple
 import networkx as nx
 import numpy as np
 import pyarrow as pa
+import torch
 from pyspark.sql import DataFrame, SparkSession
 
+from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, pack_vectors, quantise
 from faceclust_spark.kernels.groups import CoarseGroups
 from faceclust_spark.kernels.ids import hash_image_ids
+from faceclust_spark.kernels.model import Model
+from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS, Scale
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 
+SCALE = Scale(mean=0.0, standard_deviation=0.125)  # of random directions in 64 dimensions
 THRESHOLDS = (0.4, 0.55, 0.7)
 
 
@@ -53,6 +58,25 @@ def make_gallery(people: list[int], seed: int = 0, noise: float = 0.8, width: in
         labels[order],
         find_components(face_ids[order], vectors),
     )
+
+
+def cosine_model() -> Model:
+    """Give a model whose log-odds are the cosine less 0.5, times 40, and whose confidences are random."""
+    torch.manual_seed(5)
+    arguments = {"inputs": NODE_INPUTS, "pair_inputs": PAIR_INPUTS, "hidden": 16, "layers": 1}
+    network = Network(**arguments)
+    first, _, second, _, last = network.pair
+    cosine = 3 * arguments["hidden"]  # the first of the pair's own inputs: 0.1 / 0.125 of it
+    with torch.no_grad():
+        for layer in (first, second, last):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        first.weight[0, cosine], first.bias[0] = 50.0, -20.0
+        first.weight[1, cosine], first.bias[1] = -50.0, 20.0
+        second.weight[0, 0] = second.weight[1, 1] = last.weight[0, 0] = 1.0
+        last.weight[0, 1] = -1.0
+    network.eval()
+    return Model(network, {"format": 1, "kind": "relations", "network": arguments})
 
 
 def find_components(face_ids: np.ndarray, vectors: np.ndarray) -> CoarseGroups:

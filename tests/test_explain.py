@@ -7,14 +7,14 @@ import networkx as nx
 import numpy as np
 import pyarrow as pa
 import pytest
-from grouped_gallery import coarse_frame, faces_frame, make_gallery, vectors_frame
+from grouped_gallery import SCALE, coarse_frame, cosine_model, faces_frame, make_gallery, vectors_frame
 
 from faceclust_spark.config import Config
 from faceclust_spark.errors import DataError
 from faceclust_spark.explain import explain
 from faceclust_spark.kernels.forest import Edges, maximum_spanning_forest
 from faceclust_spark.kernels.grid import cosine_matrix
-from faceclust_spark.kernels.model import load_model, model_bytes
+from faceclust_spark.kernels.model import model_bytes
 from faceclust_spark.stages.clusters import clusters
 from faceclust_spark.stages.confidences import refinements
 from faceclust_spark.stages.output import arrow_output, stage_schema
@@ -74,7 +74,7 @@ def store(shared_session, tmp_path_factory):
         schemas.FOREST: frame(spark, schemas.FOREST, forest_rows()),
         schemas.QUARANTINE: frame(spark, schemas.QUARANTINE, [{**refused, c.ROW: "{}", c.CONTENT_HASH: ""}]),
         schemas.REFINEMENTS: refinements(
-            grouped, model_bytes(load_model("default")), CONFIG.confidences, CONFIG.similarities
+            grouped, model_bytes(cosine_model()), CONFIG.confidences, CONFIG.similarities, SCALE
         ),
     }
     for table, rows in content.items():

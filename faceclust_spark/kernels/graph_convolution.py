@@ -98,12 +98,15 @@ class Network(nn.Module):
         answers = []
         for keys in groups.keys:
             inside = groups.weights * (keys[groups.edges] == keys[:, None])
-            inside = inside / inside.sum(1, keepdim=True)
+            # A running sum adds in the order of the links, so the padding that a wider group in the same
+            # batch brings changes nothing; a plain sum's tree, and so its last bit, follows the width.
+            inside = inside / inside.cumsum(1)[:, -1:]
             local = gather(hidden, groups.edges, inside)
             total = hidden.new_zeros(groups.group_count, hidden.shape[1]).index_add_(0, keys, hidden)
             size = hidden.new_zeros(groups.group_count).index_add_(0, keys, hidden.new_ones(len(keys)))
             mean = (total / size.clamp(min=1)[:, None])[keys]
-            scale = torch.log(size[keys]).clamp(max=6.0)[:, None] / 3
+            # In double precision: rounded to single, the vector and the scalar logarithm agree.
+            scale = torch.log(size[keys].double()).float().clamp(max=6.0)[:, None] / 3
             answers.append(rows(self.confidence, torch.cat([hidden, local, mean, scale], 1))[:, 0])
         return torch.stack(answers)
 

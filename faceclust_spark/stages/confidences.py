@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from faceclust_spark.config import ConfidencesConfig, SimilaritiesConfig
     from faceclust_spark.kernels.model import Model
     from faceclust_spark.kernels.refine import Group
+    from faceclust_spark.kernels.relations import Scale
     from faceclust_spark.stages.root_groups import RootGroups
 
 _PAIRS_PER_BATCH = 500_000  # refined at once: bounds a worker's memory, does not change a bit
@@ -52,15 +53,18 @@ def refinements(
     model: bytes,
     config: ConfidencesConfig,
     similarities: SimilaritiesConfig,
+    scale: Scale,
 ) -> DataFrame:
     """Refine every root group: confidences at each threshold, and pair log-odds. Claim 1.
 
     One row a root group, small groups in batches of bounded cost. A face alone is sure of its group
-    (confidence 1) and has no pairs. model: what `kernels.model.model_bytes` gives; it travels with the
-    function, some hundred KB.
+    (confidence 1) and has no pairs.
+
+    model: what `kernels.model.model_bytes` gives; it travels with the function, some hundred KB. scale:
+    centre and spread of the cosines of random pairs, as stored with the thresholds.
     """
     refined = root_groups.together.mapInArrow(
-        _refine(model, config, similarities), stage_schema(schemas.REFINEMENTS)
+        _refine(model, config, similarities, scale), stage_schema(schemas.REFINEMENTS)
     )
     return refined.unionByName(_alone(root_groups.alone))
 
@@ -126,7 +130,7 @@ def _alone(alone: DataFrame) -> DataFrame:
 
 
 def _refine(
-    model: bytes, config: ConfidencesConfig, similarities: SimilaritiesConfig
+    model: bytes, config: ConfidencesConfig, similarities: SimilaritiesConfig, scale: Scale
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     schema = arrow_output(schemas.REFINEMENTS)
 
@@ -135,7 +139,7 @@ def _refine(
         for rows in whole_groups(batches, c.ROOT_KEY):
             thresholds = rows[c.THRESHOLDS][0].values.to_numpy()
             for groups in batch_groups(groups_from_arrow(rows), config, _PAIRS_PER_BATCH):
-                refined = refine_groups(groups, loaded, config, similarities)
+                refined = refine_groups(groups, loaded, config, similarities, scale)
                 yield _to_arrow(groups, refined, thresholds, schema)
 
     return refine

@@ -48,3 +48,9 @@ def test_sum_between_two_sets_equals_the_matrix(share):
     found = log_odds_between(pairs, 20, these, those)
     assert found.pairs == np.isfinite(block).sum()
     assert found.log_odds == pytest.approx(np.nansum(block))
+
+
+def test_a_group_without_pair_scores_has_no_links():
+    unscored = PairLogOdds(EMPTY, EMPTY, EMPTY.astype(np.int16))
+    assert np.isnan(log_odds_of_face(unscored, 5, 2)).all()
+    assert log_odds_between(unscored, 5, np.array([0, 1]), np.array([2])) == (0, 0.0)

@@ -5,14 +5,14 @@ from functools import cache
 
 import numpy as np
 import pytest
-from grouped_gallery import coarse_frame, faces_frame, make_gallery, vectors_frame
+from grouped_gallery import SCALE, coarse_frame, cosine_model, faces_frame, make_gallery, vectors_frame
 from pyspark.sql import functions as F
 
 from faceclust_spark.config import ClustersConfig, ConfidencesConfig, SimilaritiesConfig
 from faceclust_spark.kernels.assignment import assign_faces, mint_cluster_ids, name_photos
 from faceclust_spark.kernels.grid import cosine_matrix
 from faceclust_spark.kernels.grouping import gather_groups
-from faceclust_spark.kernels.model import load_model, model_bytes
+from faceclust_spark.kernels.model import model_bytes
 from faceclust_spark.kernels.refine import refine_groups
 from faceclust_spark.stages.clusters import clusters
 from faceclust_spark.stages.confidences import confidences, refinements
@@ -37,7 +37,7 @@ GALLERIES = {
 
 @cache
 def model():
-    return load_model("default")
+    return cosine_model()
 
 
 def in_process(gallery, config):
@@ -50,7 +50,9 @@ def in_process(gallery, config):
         for face, photo in zip(gallery.face_ids.tolist(), gallery.photos, strict=True)
     }
     rows, sure = set(), set()
-    for group, refined in zip(groups, refine_groups(groups, model(), config, SIMILARITIES), strict=True):
+    for group, refined in zip(
+        groups, refine_groups(groups, model(), config, SIMILARITIES, SCALE), strict=True
+    ):
         photos = np.array([photo_of[face] for face in group.face_ids.tolist()])
         named = name_photos(group.face_ids, photos)
         found = assign_faces(
@@ -117,7 +119,7 @@ def test_spark_equals_one_process(spark, name):
     faces = faces_frame(spark, gallery)
     for config, parts in ((ONE_TASK, 1), (MANY_TASKS, 5)):
         grouped = root_groups(coarse.repartition(parts), vectors.repartition(parts), config)
-        refined = refinements(grouped, model_bytes(model()), config, SIMILARITIES).cache()
+        refined = refinements(grouped, model_bytes(model()), config, SIMILARITIES, SCALE).cache()
         check_schema(refined, schemas.REFINEMENTS)
         sure = confidences(refined)
         check_schema(sure, schemas.CONFIDENCES)
@@ -169,7 +171,7 @@ def test_tasks_share_the_cost(spark):
 def test_a_face_without_a_group_fails_loudly(spark):
     gallery = make_gallery([2, 1], seed=2)
     grouped = root_groups(coarse_frame(spark, gallery), vectors_frame(spark, gallery), ONE_TASK)
-    refined = refinements(grouped, model_bytes(model()), ONE_TASK, SIMILARITIES)
+    refined = refinements(grouped, model_bytes(model()), ONE_TASK, SIMILARITIES, SCALE)
     faces = faces_frame(spark, gallery)
     stranger = faces.limit(1).withColumns({c.FACE_ID: F.lit(7), c.IMAGE_ID: F.lit("stranger")})
     with pytest.raises(Exception, match="no root group holds the image stranger"):
