@@ -87,9 +87,10 @@ def draw(
 def split_identities(
     labels: NDArray[np.int64], share: float, generator: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Mark the images of a random share of the identities."""
+    """Mark the images of a random share of the identities: at least one, and never all of them."""
     people = np.unique(labels)
-    held = generator.permutation(people)[: max(1, round(share * len(people)))]
+    count = min(max(1, round(share * len(people))), len(people) - 1)
+    held = generator.permutation(people)[:count]
     return np.isin(labels, held)
 
 

@@ -90,7 +90,14 @@ def train(
         drawn = [r if kind == "relations" else r._replace(off_centre=0.0) for r in recipes]
         learning += [draw(take(gallery, ~is_held), r, config, generator) for r in drawn]
         held += [draw(take(gallery, is_held), r, config, generator) for r in _own(VALIDATION, kind)]
-    examples = [_examples(one, kind, config, generator) for one in learning]
+    # A composition of few faces may consist of images that met nobody.
+    drawn_examples = [_examples(one, kind, config, generator) for one in learning]
+    examples = [some for some in drawn_examples if some]
+    if not examples:
+        raise DataError(
+            "no coarse group of the labelled galleries holds two images: lower coarse_groups.thresholds, "
+            "or set them to auto"
+        )
     dimension = galleries[0].vectors.shape[1]
     network = Network(
         inputs=node_width(kind, dimension),
@@ -153,15 +160,17 @@ def _check_galleries(galleries: Sequence[LabelledGallery], kind: str) -> None:
     widths = sorted({gallery.vectors.shape[1] for gallery in galleries})
     if kind != "relations" and len(widths) > 1:
         raise DataError(
-            f"a {kind} model is bound to one embedding, and the galleries have widths {widths}: train it on one, "
-            "or set train.kind=relations"
+            f"a {kind} model is bound to one embedding, and the galleries have widths {widths}: train it "
+            "on one, or set train.kind=relations"
         )
+    if not galleries:
+        raise DataError("there is no labelled gallery to train on")
     for number, gallery in enumerate(galleries, 1):
         people, sizes = np.unique(gallery.labels, return_counts=True)
         if (sizes >= 2).sum() < 10:
             raise DataError(
-                f"labelled gallery {number} has {len(people)} people, {(sizes >= 2).sum()} of them with two or more "
-                "images; training needs at least 10 such people"
+                f"labelled gallery {number} has {len(people)} people, {(sizes >= 2).sum()} of them with two "
+                "or more images; training needs at least 10 such people"
             )
 
 
@@ -240,7 +249,10 @@ def _validate(model: Model, held: list[Composition], config: Config) -> tuple[fl
     each = {}
     for number, composition in enumerate(held):
         scores = evaluate(model, composition, config)
-        each[f"{number + 1}: {composition.name}"] = (scores.pairwise_f + scores.bcubed_f) / 2
+        # Where every image is left alone the share of right pairs is undefined, and worth nothing.
+        each[f"{number + 1}: {composition.name}"] = (
+            float(np.nan_to_num(scores.pairwise_f)) + scores.bcubed_f
+        ) / 2
     model.network.train()
     return float(np.mean(list(each.values()))), each
 
