@@ -48,8 +48,8 @@ def recluster(
     size = len(face_ids)
     if size > 1 and not len(refinement.pairs.log_odds):
         raise ConfigError(
-            "clusters.rule=correlation needs refined similarities, and a model of kind `literal` gives none: set "
-            "clusters.rule=confidence, or use another model"
+            "clusters.rule=correlation needs refined similarities, and a model of kind `literal` gives none: "
+            "set clusters.rule=confidence, or use another model"
         )
     links = _links(refinement.pairs, size, config)
     labels = contract(size, *links, _photo_pairs(apart, size))
