@@ -1,4 +1,4 @@
-"""Training on small synthetic galleries: targets, seeds, held-out people, errors; quality only above chance."""
+"""Training on small synthetic galleries: targets, seeds, people, errors; quality above chance only."""
 
 import json
 
