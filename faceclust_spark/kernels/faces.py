@@ -131,12 +131,12 @@ def prepare_faces(
     embeddings: NDArray[np.number],
     attributes: NDArray[np.number] | None = None,
     image_ids: Sequence[str] | None = None,
-    statistics_sample: int = 100_000,
+    statistics_sample: int | None = None,
 ) -> PreparedFaces:
     """Check a gallery in memory and give the very arrays that ingest would store for it.
 
-    Shapes: `(n, d)`, `(n, a)`, n ids; without ids a row's number is its id. There is no quarantine
-    here: Raises DataError that counts the bad rows of every kind and names the first of each.
+    Shapes: `(n, d)`, `(n, a)`, n ids; without ids a row's number is its id. statistics_sample: faces
+    that attribute statistics are taken from, None for all of them. There is no quarantine here: Raises DataError that counts the bad rows of every kind and names the first of each.
     """
     faces = _as_matrix(embeddings, "embeddings")
     ids = [str(row) for row in range(len(faces))] if image_ids is None else list(image_ids)
@@ -154,7 +154,8 @@ def prepare_faces(
     if len(faces) == 0:
         raise DataError("the gallery holds no face")
     face_ids = _check_rows(ids, faces)
-    sample = sample_rows(face_ids, statistics_sample, STATISTICS_PURPOSE)
+    size = len(faces) if statistics_sample is None else statistics_sample
+    sample = sample_rows(face_ids, size, STATISTICS_PURPOSE)
     statistics = attribute_statistics(raw[sample])
     return PreparedFaces(face_ids, quantise_faces(faces), standardise(raw, statistics))
 
