@@ -81,7 +81,7 @@ def cluster(
     config = config or Config()
     faces = prepare_faces(embeddings, attributes, image_ids, config.ingest.statistics_sample)
     order = np.argsort(faces.face_ids)
-    face_ids, vectors, standardised = (column[order] for column in faces)
+    face_ids, vectors, standardised = faces.face_ids[order], faces.vectors[order], faces.attributes[order]
     model = load_model(config.confidences.model)
     model.check(vectors.shape[1], config.ingest.embedding_model, config.ingest.attribute_names)
     photos = _photo_numbers(photo_ids, len(order))[order]

@@ -136,7 +136,8 @@ def prepare_faces(
     """Check a gallery in memory and give the very arrays that ingest would store for it.
 
     Shapes: `(n, d)`, `(n, a)`, n ids; without ids a row's number is its id. statistics_sample: faces
-    that attribute statistics are taken from, None for all of them. There is no quarantine here: Raises DataError that counts the bad rows of every kind and names the first of each.
+    that attribute statistics are taken from, None for all of them. There is no quarantine here:
+    Raises DataError that counts the bad rows of every kind and names the first of each.
     """
     faces = _as_matrix(embeddings, "embeddings")
     ids = [str(row) for row in range(len(faces))] if image_ids is None else list(image_ids)

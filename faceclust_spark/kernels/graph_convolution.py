@@ -38,6 +38,7 @@ class GraphConvolution(nn.Module):
     Shapes:
         input `(n, width)`, edges and weights `(n, e)` with rows of weights that sum to 1 (the
         normalised matrix, self-similarity kept), output `(n, width)`.
+
     """
 
     def __init__(self, width: int) -> None:
@@ -58,7 +59,13 @@ class Network(nn.Module):
         inputs: width of an image's inputs: relations, face features or both.
         pair_inputs: width of a pair's inputs; 0 for a network without refined similarities.
         hidden, layers: width and number (0 or more) of the convolutions.
+
     """
+
+    node_mean: Tensor
+    node_scale: Tensor
+    pair_mean: Tensor
+    pair_scale: Tensor
 
     def __init__(self, inputs: int, pair_inputs: int, hidden: int, layers: int) -> None:
         super().__init__()

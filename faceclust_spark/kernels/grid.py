@@ -27,12 +27,14 @@ def normalise(embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
     # Dividing by the largest component first keeps the squares of huge or tiny values finite.
     with np.errstate(invalid="ignore", divide="ignore"):
         wide = wide / np.abs(wide).max(axis=1, keepdims=True, initial=0.0)
-        return wide / np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+        unit: NDArray[np.float64] = wide / np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+    return unit
 
 
 def quantise(unit_vectors: NDArray[np.floating]) -> NDArray[np.int16]:
     """Put unit vectors on the grid. Shapes: `(n, d)` to int16 `(n, d)`."""
-    return np.rint(unit_vectors * grid_scale(unit_vectors.shape[1])).astype(np.int16)
+    steps: NDArray[np.int16] = np.rint(unit_vectors * grid_scale(unit_vectors.shape[1])).astype(np.int16)
+    return steps
 
 
 def dots_to_cosines(dots: NDArray[np.float32], dimension: int) -> NDArray[np.float32]:

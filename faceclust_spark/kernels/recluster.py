@@ -87,11 +87,11 @@ def contract(
         if len(members) == 1:
             continue
         span = slice(*np.searchsorted(link_keys, [keys[members[0]], keys[members[0]] + 1]))
-        rows = [np.searchsorted(members, column[span]) for column in (f, s)]
+        one, other = (np.searchsorted(members, column[span]) for column in (f, s))
         kept = (keys[a] == keys[members[0]]) & (keys[b] == keys[members[0]])
-        never = [np.searchsorted(members, column[kept]) for column in (a, b)]
+        this, that = (np.searchsorted(members, column[kept]) for column in (a, b))
         way = _contract if len(members) <= DENSE_COMPONENT else _contract_rounds
-        labels[members] = members[way(len(members), *rows, w[span], *never)]
+        labels[members] = members[way(len(members), one, other, w[span], this, that)]
     return labels
 
 
@@ -288,7 +288,7 @@ def _components(first, second, count):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _contract(  # noqa: PLR0912  # type: ignore[no-untyped-def]
+def _contract(  # type: ignore[no-untyped-def]  # noqa: PLR0912
     count, first, second, weight, apart_first, apart_second
 ):
     """Contract one component with a dense matrix of sums and each row's best partner."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from faceclust_spark.config import ConfidencesConfig, SimilaritiesConfig
 from faceclust_spark.kernels.grid import cosine_matrix, grid_scale
 from faceclust_spark.kernels.relations import (
+    NEAREST,
     NODE_INPUTS,
     PAIR_INPUTS,
     NearestMembers,
@@ -115,11 +116,9 @@ def describe(
     fused = kind == "literal" and dense and group.attributes.shape[1] > 0
     convolved = _nearest_fused(group, similarities, scale) if fused else by_face
     features = group.vectors.astype(np.float32) / np.float32(grid_scale(max(group.vectors.shape[1], 1)))
-    nodes = {
-        "relations": lambda: node_inputs(by_face, size),
-        "bound": lambda: np.concatenate([node_inputs(by_face, size), features], 1),
-        "literal": lambda: features,
-    }[kind]()
+    nodes = features if kind == "literal" else node_inputs(by_face, size)
+    if kind == "bound":
+        nodes = np.concatenate([nodes, features], 1)
     if kind == "literal":
         nobody = np.empty(0, np.int64)
         return GroupInputs(nodes, convolved, nobody, nobody, np.empty((0, PAIR_INPUTS), np.float32), dense)
@@ -171,7 +170,8 @@ def link_weights(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
     links = np.exp((near - np.float32(1.0)) / np.float32(LINK_TEMPERATURE))
     links = np.where(similarity > np.float32(WEAK_LINK), links, np.float32(0.0))
     links = np.concatenate([np.ones((len(links), 1), np.float32), links], 1)
-    return links / links.sum(axis=1, keepdims=True)
+    weights: NDArray[np.float32] = links / links.sum(axis=1, keepdims=True)
+    return weights
 
 
 def _infer(groups: Sequence[Group], inputs: Sequence[GroupInputs], model: Model) -> list[Refinement]:
@@ -228,7 +228,7 @@ def _nearest_fused(group: Group, similarities: SimilaritiesConfig, scale: Scale)
     face = standardise(cosine_matrix(group.vectors, group.vectors), scale)
     fused = fuse(face, attribute_similarities(group.attributes), similarities)
     np.fill_diagonal(fused, -np.inf)
-    order = np.argsort(-fused, axis=1, kind="stable")[:, : min(64, len(fused) - 1)]
+    order = np.argsort(-fused, axis=1, kind="stable")[:, : min(NEAREST, len(fused) - 1)]
     return NearestMembers(order.astype(np.int32), np.take_along_axis(fused, order, 1))
 
 

@@ -31,9 +31,9 @@ def attribute_similarities(attributes: NDArray[np.float32]) -> NDArray[np.float3
     lengths = np.sqrt((values * values) @ shared.T)  # of row i, over what j has too
     with np.errstate(invalid="ignore", divide="ignore"):
         matrix = (values @ values.T) / (lengths * lengths.T)
-    matrix = np.clip(np.nan_to_num(matrix), -1.0, 1.0).astype(np.float32)
-    np.fill_diagonal(matrix, 1.0)
-    return matrix
+    cosines: NDArray[np.float32] = np.clip(np.nan_to_num(matrix), -1.0, 1.0).astype(np.float32)
+    np.fill_diagonal(cosines, 1.0)
+    return cosines
 
 
 def fuse(

@@ -115,15 +115,15 @@ def _draw_rows(
         return rows, np.ones(len(rows)), rows
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], chosen)
-    rows, partners, weights = [], [], []
+    own_rows, partners, weights = [], [], []
     for person, start in zip(chosen, starts, strict=True):
         own = order[start : start + int((labels == person).sum())]
         extra = max(0, int(generator.integers(*recipe.images)) - len(own))
-        rows += [own, generator.choice(own, extra)]
+        own_rows += [own, generator.choice(own, extra)]
         partners += [own, generator.choice(own, extra)]
         weights += [np.ones(len(own)), generator.uniform(0.5, 0.9, extra)]
-    mixed = generator.permutation(sum(len(part) for part in rows))
-    return np.concatenate(rows)[mixed], np.concatenate(weights)[mixed], np.concatenate(partners)[mixed]
+    mixed = generator.permutation(sum(len(part) for part in own_rows))
+    return np.concatenate(own_rows)[mixed], np.concatenate(weights)[mixed], np.concatenate(partners)[mixed]
 
 
 def _directions(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.float64]:

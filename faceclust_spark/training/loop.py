@@ -112,7 +112,8 @@ def train(
 
 def pair_targets(labels: NDArray[np.int64], inputs: GroupInputs) -> NDArray[np.float32]:
     """Give 1 where both images of a pair have one identity, else 0."""
-    return (labels[inputs.first] == labels[inputs.second]).astype(np.float32)
+    same: NDArray[np.bool_] = labels[inputs.first] == labels[inputs.second]
+    return same.astype(np.float32)
 
 
 def confidence_targets(labels: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.float32]:
