@@ -101,6 +101,27 @@ def cut_forest(
     return CoarseGroups(face_ids, thresholds, face_ids[keys], levels)
 
 
+def density_samples(
+    face_ids: NDArray[np.int64],
+    forest: Edges,
+    thresholds: NDArray[np.float32],
+    config: CoarseGroupsConfig,
+) -> list[NDArray[np.int64]]:
+    """Give every sample of face ids whose density `cut_forest` may ask for, each once.
+
+    For those who have the vectors elsewhere, and measure before they cut.
+    """
+    asked: dict[bytes, NDArray[np.int64]] = {}
+
+    def ask(ids: NDArray[np.int64]) -> float:
+        asked[ids.tobytes()] = ids
+        return -np.inf  # stays in one piece nowhere, so that all levels are seen
+
+    first, second = (np.searchsorted(face_ids, ends) for ends in (forest.first, forest.second))
+    _cores(face_ids, first, second, forest.cosine, thresholds, config, ask)
+    return list(asked.values())
+
+
 def _cores(
     face_ids: NDArray[np.int64],
     first: NDArray[np.int64],
@@ -115,7 +136,7 @@ def _cores(
 
     def stays_whole(members: NDArray[np.int64]) -> bool:
         ids = face_ids[members]
-        return density(ids[sample_rows(ids, DENSITY_SAMPLE, _DENSITY)]) >= limit
+        return bool(density(ids[sample_rows(ids, DENSITY_SAMPLE, _DENSITY)]) >= limit)
 
     keys = np.arange(len(face_ids))
     levels = np.ones(len(face_ids), np.float32)

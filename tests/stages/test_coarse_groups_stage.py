@@ -1,0 +1,129 @@
+"""Thresholds, forest and coarse groups on Spark against the kernels in one process."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from faceclust_spark.config import CoarseGroupsConfig, NeighboursConfig
+from faceclust_spark.errors import ConfigError
+from faceclust_spark.kernels import thresholds as thresholds_kernel
+from faceclust_spark.kernels.cells import Cells
+from faceclust_spark.kernels.forest import edges_of_lists, maximum_spanning_forest
+from faceclust_spark.kernels.grid import normalise, pack_vectors, quantise
+from faceclust_spark.kernels.groups import cut_forest, mean_cosine
+from faceclust_spark.kernels.ids import sample_rows
+from faceclust_spark.kernels.neighbours import NeighbourLists, find_neighbours
+from faceclust_spark.kernels.thresholds import choose_thresholds
+from faceclust_spark.stages.coarse_groups import coarse_groups, forest
+from faceclust_spark.stages.neighbours import lists_to_batches
+from faceclust_spark.stages.output import stage_schema
+from faceclust_spark.stages.thresholds import thresholds, thresholds_frame, thresholds_from_frame
+from faceclust_spark.tables import columns as c
+from faceclust_spark.tables import schemas
+
+LEVELS = (0.5, 0.58, 0.66)
+CAPPED = CoarseGroupsConfig(max_size=20)  # people of 60 and 40 faces, dense and not
+FREE = CoarseGroupsConfig(max_size=10_000)
+
+
+@pytest.fixture(scope="module")
+def gallery() -> tuple[np.ndarray, np.ndarray, NeighbourLists]:
+    generator = np.random.default_rng(11)
+    sizes = [60, 40, *generator.integers(1, 9, 150).tolist()]
+    noise = np.repeat([0.4, 1.1, *[0.8] * 150], sizes)
+    people = normalise(generator.normal(size=(len(sizes), 48)))
+    raw = np.repeat(people, sizes, axis=0)
+    raw = raw + noise[:, None] * generator.normal(size=raw.shape) / np.sqrt(48)
+    vectors = quantise(normalise(raw))
+    face_ids = np.sort(generator.choice(2**62, len(vectors), replace=False))
+    one_cell = Cells(np.zeros((1, 48), np.int16), np.zeros(1, np.int32))
+    return face_ids, vectors, find_neighbours(face_ids, vectors, one_cell, 0.45, NeighboursConfig(k=15))
+
+
+def vectors_frame(spark, gallery, partitions=3):
+    rows = pa.table({c.FACE_ID: gallery[0], c.VECTOR: pack_vectors(gallery[1])})
+    return spark.createDataFrame(rows).repartition(partitions)
+
+
+def lists_frame(spark, gallery, partitions):
+    return spark.createDataFrame(pa.Table.from_batches(lists_to_batches(gallery[2]))).repartition(partitions)
+
+
+def check_schema(frame, table):
+    expected = [(f.name, f.dataType.simpleString()) for f in stage_schema(table)]
+    assert [(f.name, f.dataType.simpleString()) for f in frame.schema] == expected
+
+
+def rows_of(frame):
+    rows = frame.toArrow()
+    return sorted(zip(*(rows[name].to_pylist() for name in rows.schema.names), strict=True))
+
+
+@pytest.mark.parametrize(("partitions", "tasks"), [(1, 1), (7, 20)])
+def test_one_forest_from_any_partitioning(spark, gallery, partitions, tasks):
+    expected = maximum_spanning_forest(edges_of_lists(gallery[2]))
+    found = forest(lists_frame(spark, gallery, partitions), len(gallery[0]), FREE, tasks)
+    check_schema(found, schemas.FOREST)
+    assert rows_of(found) == sorted(zip(*(part.tolist() for part in expected), strict=True))
+
+
+@pytest.mark.parametrize("config", [FREE, CAPPED], ids=["free", "capped"])
+def test_groups_equal_those_of_one_process(spark, gallery, config):
+    face_ids, vectors, lists = gallery
+    edges = maximum_spanning_forest(edges_of_lists(lists))
+    expected = cut_forest(
+        face_ids,
+        edges,
+        np.array(LEVELS, np.float32),
+        config,
+        lambda ids: mean_cosine(vectors[np.searchsorted(face_ids, ids)]),
+    )
+    found = coarse_groups(
+        forest(lists_frame(spark, gallery, 4), len(face_ids), config, 4).repartition(3),
+        vectors_frame(spark, gallery),
+        LEVELS,
+        config,
+    )
+    check_schema(found, schemas.COARSE_GROUPS)
+    wanted = [
+        (float(t), key, root, face, level)
+        for t, *columns in zip(expected.thresholds, expected.keys, expected.levels, strict=True)
+        for key, root, face, level in zip(
+            columns[0].tolist(),
+            expected.keys[0].tolist(),
+            face_ids.tolist(),
+            columns[1].tolist(),
+            strict=True,
+        )
+    ]
+    assert rows_of(found) == sorted(wanted)
+    largest = max(np.unique(expected.keys[0], return_counts=True)[1])
+    assert largest > 20 if config is FREE else largest >= 60  # the dense person of 60 stays whole
+    assert (np.unique(expected.keys[0], return_counts=True)[1] == 1).any()
+
+
+def test_a_gallery_without_neighbours_is_all_alone(spark, gallery):
+    few = vectors_frame(spark, gallery).limit(5)
+    empty = forest(lists_frame(spark, gallery, 2).limit(0), 5, FREE, 2)
+    rows = coarse_groups(empty, few, LEVELS, FREE).toArrow().to_pylist()
+    assert len(rows) == 5 * len(LEVELS)
+    assert all(row[c.GROUP_KEY] == row[c.ROOT_KEY] == row[c.FACE_ID] and row[c.LEVEL] == 1 for row in rows)
+
+
+def test_a_forest_too_large_for_one_task_is_refused_before_it_runs(spark, gallery):
+    config = CoarseGroupsConfig(max_forest_edges=100)
+    with pytest.raises(ConfigError, match=r"max_forest_edges = 100, and the gallery has 1,000 faces"):
+        forest(lists_frame(spark, gallery, 1), 1_000, config, 1)
+
+
+def test_thresholds_equal_those_of_one_process_and_are_kept(spark, gallery):
+    face_ids, vectors, _ = gallery
+    neighbours, groups = NeighboursConfig(), CoarseGroupsConfig(random_pairs_sample=200)
+    rows = sample_rows(face_ids, 200, thresholds_kernel.SAMPLE)
+    expected = choose_thresholds(vectors[rows], len(face_ids), neighbours, groups)
+    for partitions in (1, 5):
+        frame = vectors_frame(spark, gallery, partitions)
+        assert thresholds(frame, len(face_ids), neighbours, groups) == expected
+    stored = thresholds_frame(spark, expected)
+    check_schema(stored, schemas.THRESHOLDS)
+    assert thresholds_from_frame(stored.repartition(3)) == expected
