@@ -165,8 +165,8 @@ def _train_shards(sample: NDArray[np.int16], count: int, config: CellsConfig) ->
     """Train shards first, then the cells of each on its own part of the sample.
 
     Its work grows with count^1.5, that of all cells at once with count^2: 0.9 instead of 5.6 s for 1,024
-    cells of 256-d and 128 faces a cell, at an edge recall of .989 instead of .992 with 8 probes, which visit 3.8
-    instead of 4.8 of 8 tasks.
+    cells of 256-d and 128 faces a cell, at an edge recall of .989 instead of .992 with 8 probes, which
+    visit 3.8 instead of 4.8 of 8 tasks.
     """
     shards = 1 << round(math.log2(count) / 2)
     coarse = np.unique(_kmeans(sample[: shards * COARSE_SAMPLE], shards, config), axis=0)
