@@ -150,6 +150,22 @@ def test_a_large_group_scores_near_pairs_and_negatives(size, neighbours, negativ
     np.testing.assert_array_equal(found.pairs.log_odds, triangle[first, second])
 
 
+def test_pairs_in_many_portions_are_those_of_one(monkeypatch):
+    group = make_group(70)
+    whole = refine([group])[0].pairs.log_odds.astype(int)
+    monkeypatch.setattr("faceclust_spark.kernels.refine.ROWS_AT_ONCE", 8)  # 512 pairs at once, of 2,415
+    portions = refine([group])[0].pairs.log_odds.astype(int)
+    assert np.abs(portions - whole).max() <= 1  # another shape of products may change the last bit
+
+
+def test_similarities_of_many_sampled_pairs_are_exact():
+    group = make_group(1_100)
+    inputs = describe_as(group, "relations", dense_size=2)
+    assert len(inputs.first) > 65_536  # more than are taken at once
+    cosines = cosine_matrix(group.vectors, group.vectors)[inputs.first, inputs.second]
+    np.testing.assert_array_equal(inputs.pairs[:, 0], standardise(cosines, SCALE))
+
+
 def test_log_odds_are_rounded_and_limited():
     values = np.array([0, 1, -1, 0.001, 0.0021, 29.999, 30.1, -1e9, np.inf, 1 / 512, 3 / 512], np.float32)
     expected = [0, 256, -256, 0, 1, 7680, 7680, -7680, 7680, 0, 2]  # halves to even
