@@ -58,6 +58,11 @@ def test_samples_of_different_purposes_hold_different_faces():
     assert not one & other
 
 
+def test_a_mask_is_the_leading_bits_of_the_hash_of_its_purpose():
+    # Stored cells and thresholds come from samples by these masks.
+    assert sample_mask("cells") == int(hashlib.sha256(b"cells").hexdigest()[:16], 16) // 2
+
+
 def test_masks_keep_ids_positive():
     assert all(0 <= sample_mask(purpose) < 2**63 for purpose in map(str, range(100)))
 

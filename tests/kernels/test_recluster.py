@@ -118,6 +118,31 @@ def test_rounds_find_the_clusters_that_are_clear(monkeypatch, seed):
         np.testing.assert_array_equal(contract(40, first, second, weight, NOBODY), expected)
 
 
+def slow_rounds(size, first, second, weight):
+    """In each round, merge the pairs of clusters that are each other's best; ties to the smaller."""
+    labels = np.arange(size)
+    while True:
+        sums = sums_between(labels, first, second, weight)
+        partners = {}
+        for (a, b), value in sums.items():
+            if value > 0:
+                partners.setdefault(a, []).append((-value, b))
+                partners.setdefault(b, []).append((-value, a))
+        best = {cluster: min(found)[1] for cluster, found in partners.items()}
+        pairs = [(a, b) for a, b in best.items() if best[b] == a and a < b]
+        if not pairs:
+            return labels
+        for a, b in pairs:
+            labels[labels == b] = a
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_rounds_equal_slow_ones(monkeypatch, seed):
+    monkeypatch.setattr(kernel, "DENSE_COMPONENT", 0)
+    size, *links, _ = random_links(seed)
+    np.testing.assert_array_equal(contract(size, *links, NOBODY), slow_rounds(size, *links))
+
+
 def test_rounds_differ_where_a_merge_would_have_come_first(monkeypatch):
     # 2 and 3 merge first, and 1 is then drawn to both by 7; in a round of pairs that are each other's
     # best, 0 and 1 merge by 5 beside them.
