@@ -131,6 +131,15 @@ def test_the_same_seed_gives_the_same_weights(trained):
 
 
 @pytest.mark.parametrize("kind", ["relations", "bound", "literal"])
+def test_the_best_state_is_kept_not_the_last_one(trained, kind):
+    made = trained(kind)
+    config = settings("train.validate_every=60", f"train.kind={kind}")
+    last = train([make_gallery()], config, recipes=SMALL).model.network.state_dict()
+    same = all(torch.equal(value, last[name]) for name, value in made.model.network.state_dict().items())
+    assert same == (made.model.card["metrics"]["step"] == 60)
+
+
+@pytest.mark.parametrize("kind", ["relations", "bound", "literal"])
 def test_the_log_and_the_card_tell_of_the_training(trained, kind):
     made = trained(kind)
     assert [row["step"] for row in made.log] == [20, 40, 60]
