@@ -15,21 +15,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from faceclust_spark.config import Config, load_config
     from faceclust_spark.local import Clustering, cluster
-    from faceclust_spark.pipeline import evaluate, explain, ingest, run, synthesise, train_model
+    from faceclust_spark.pipeline import ingest, run
     from faceclust_spark.session import get_session
+    from faceclust_spark.verbs import evaluate, explain, synthesise, train_model
 
 _HOMES = {
     "Clustering": "local",
     "Config": "config",
     "cluster": "local",
-    "evaluate": "pipeline",
-    "explain": "pipeline",
+    "evaluate": "verbs",
+    "explain": "verbs",
     "get_session": "session",
     "ingest": "pipeline",
     "load_config": "config",
     "run": "pipeline",
-    "synthesise": "pipeline",
-    "train_model": "pipeline",
+    "synthesise": "verbs",
+    "train_model": "verbs",
 }
 
 __all__ = [

@@ -76,7 +76,7 @@ def _command(*options: Callable[[Command], Command]) -> Callable[[Command], clic
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="faceclust-spark")
 def cli() -> None:
-    """Find out which images show the same person, with a confidence for each.
+    r"""Find out which images show the same person, with a confidence for each.
 
     \b
     First steps:
@@ -130,10 +130,10 @@ def ingest(config: Config, run_id: str | None, as_json: bool) -> None:
 )
 def synth(config: Config, output: str, faces: int | None, seed: int | None, as_json: bool) -> None:
     """Write a synthetic gallery with labels, to try things on."""
-    from faceclust_spark import pipeline
+    from faceclust_spark import verbs
 
     config = _with_synth(config, faces, seed)
-    result = pipeline.synthesise(_session(config), output, config)
+    result = verbs.synthesise(_session(config), output, config)
     _answer(result, f"{result['faces']:,} faces written to {output}", as_json)
 
 
@@ -159,9 +159,9 @@ def train(config: Config, sources: Sequence[str], folder: Path, as_json: bool) -
 
     Use the result with --set confidences.model=FOLDER.
     """
-    from faceclust_spark import pipeline, report
+    from faceclust_spark import report, verbs
 
-    card = pipeline.train_model(_session(config), sources, folder, config)
+    card = verbs.train_model(_session(config), sources, folder, config)
     _answer(card, report.describe_model(card, folder), as_json)
 
 
@@ -182,9 +182,9 @@ def train(config: Config, sources: Sequence[str], folder: Path, as_json: bool) -
 )
 def evaluate(config: Config, labels: str | None, slices: Sequence[str], as_json: bool) -> None:
     """Compare the clusters with labels: pairwise, BCubed, NMI."""
-    from faceclust_spark import pipeline, report
+    from faceclust_spark import report, verbs
 
-    rows = pipeline.evaluate(
+    rows = verbs.evaluate(
         _session(config), _need(config, "tables"), config, labels=labels, slices=tuple(slices)
     )
     _answer({"evaluation": rows}, report.describe_evaluation(rows), as_json)
@@ -197,9 +197,9 @@ def evaluate(config: Config, labels: str | None, slices: Sequence[str], as_json:
 )
 def explain(config: Config, image_a: str, image_b: str, as_json: bool) -> None:
     """Say why two images are, or are not, in one cluster."""
-    from faceclust_spark import pipeline
+    from faceclust_spark import verbs
 
-    explanation = pipeline.explain(_session(config), _need(config, "tables"), image_a, image_b, config)
+    explanation = verbs.explain(_session(config), _need(config, "tables"), image_a, image_b)
     _answer(explanation.to_dict(), str(explanation), as_json)
 
 
@@ -216,10 +216,10 @@ def explain(config: Config, image_a: str, image_b: str, as_json: bool) -> None:
 )
 def demo(config: Config, faces: int | None, seed: int | None, folder: Path, as_json: bool) -> None:
     """Make a synthetic gallery, cluster it, and compare with the truth."""
-    from faceclust_spark import pipeline, report
+    from faceclust_spark import report, verbs
 
     config = _with_synth(config, faces, seed)
-    result = pipeline.demo(_session(config), folder, config)
+    result = verbs.demo(_session(config), folder, config)
     _answer(result.to_dict(), report.describe_demo(result), as_json)
 
 

@@ -33,6 +33,7 @@ class RunSummary:
     ingested: Mapping[str, int] = field(default_factory=dict)
     quarantined: Mapping[str, int] = field(default_factory=dict)
     coarse_groups: Sequence[GroupCount] = ()
+    recall: Mapping[str, float] = field(default_factory=dict)  # where an audit was asked for
     clusters: int | None = None
     singletons: int | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -55,6 +56,37 @@ class DemoResult:
         return asdict(self)
 
 
+def summarise_run(
+    run_id: str, tables: str, details: Mapping[str, Mapping[str, int]], seconds: Mapping[str, float]
+) -> RunSummary:
+    """Build a run's summary from the counts that its stages left in the ledger."""
+    read = details.get("ingest", {})
+    groups = details.get("coarse_groups", {})
+    clusters = details.get("clusters", {})
+    quarantined = "quarantined "
+    at = "groups at "
+    return RunSummary(
+        run_id=run_id,
+        tables=tables,
+        faces=read.get("faces", 0),
+        ingested={name: read.get(name, 0) for name in ("read", "new", "replaced", "unchanged", "duplicates")},
+        quarantined={k.removeprefix(quarantined): n for k, n in read.items() if k.startswith(quarantined)},
+        coarse_groups=[
+            GroupCount(float(name.removeprefix(at)), count, groups[f"largest at {name.removeprefix(at)}"])
+            for name, count in groups.items()
+            if name.startswith(at)
+        ],
+        recall={
+            name.removesuffix(" ppm"): count / 1e6
+            for name, count in details.get("neighbours", {}).items()
+            if name.endswith(" ppm")
+        },
+        clusters=clusters.get("clusters"),
+        singletons=clusters.get("singletons"),
+        seconds=seconds,
+    )
+
+
 def describe_run(summary: RunSummary) -> str:
     """Give a run's summary as a short table."""
     rows = [("run", summary.run_id), ("faces in the gallery", f"{summary.faces:,}")]
@@ -64,6 +96,7 @@ def describe_run(summary: RunSummary) -> str:
         (f"coarse groups at {g.threshold:.3f}", f"{g.groups:,} (largest {g.largest:,})")
         for g in summary.coarse_groups
     ]
+    rows += [(f"audit: {name}", f"{value:.4f}") for name, value in summary.recall.items()]
     if summary.clusters is not None and summary.singletons is not None:
         rows.append(("clusters of two or more", f"{summary.clusters - summary.singletons:,}"))
         rows.append(("faces alone", f"{summary.singletons:,}"))
@@ -105,8 +138,8 @@ def describe_demo(result: DemoResult) -> str:
             f"gallery: {result.gallery}",
             "Next, your own gallery (columns image_id, embedding; attributes where you have them):",
             "  .venv/bin/faceclust run --source YOUR.parquet --tables out",
-            f"or look closer at this one:  .venv/bin/faceclust evaluate --tables {tables} --slice quality_band"
-            f" --labels {result.gallery}",
+            "or look closer at this one:",
+            f"  .venv/bin/faceclust evaluate --tables {tables} --slice identity_size",
         ]
     )
 

@@ -91,7 +91,9 @@ LAYERS = (
     ("arrow", "local", "training", "explanation", "tables.columns", "tables.schemas"),
     ("stages", "session"),
     ("tables.storage", "tables.ledger", "tables.lease", "tables.maintenance", "explain", "report"),
+    ("steps",),
     ("pipeline",),
+    ("verbs",),
     ("cli",),
 )
 
@@ -154,7 +156,9 @@ FORBIDDEN = {
 }
 
 
-@pytest.mark.parametrize("module", _of("stages", "tables", "pipeline", "explain", "session", "report"))
+@pytest.mark.parametrize(
+    "module", _of("stages", "tables", "steps", "pipeline", "verbs", "explain", "session", "report")
+)
 def test_dataframes_are_used_as_every_platform_allows(module):
     found = {attribute: FORBIDDEN[attribute] for attribute in _attributes(module) & set(FORBIDDEN)}
     assert not found
@@ -180,7 +184,9 @@ def _config_keys(section: type[Section] = Config) -> set[str]:
     return keys
 
 
-@pytest.mark.parametrize("module", _of("kernels", "stages", "pipeline", "local", "training"))
+@pytest.mark.parametrize(
+    "module", _of("kernels", "stages", "steps", "pipeline", "verbs", "local", "training")
+)
 def test_a_default_stands_in_the_config_only(module):
     keys, repeated = _config_keys(), []
     for node in ast.walk(TREES[module]):
@@ -203,7 +209,7 @@ def _column_names() -> set[str]:
     return {ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)}
 
 
-@pytest.mark.parametrize("module", _of("stages", "tables", "pipeline", "explain"))
+@pytest.mark.parametrize("module", _of("stages", "tables", "steps", "pipeline", "verbs", "explain"))
 def test_column_names_are_written_once(module):
     if module == "faceclust_spark.tables.columns":
         names = [ast.unparse(n.value) for n in TREES[module].body if isinstance(n, ast.Assign)]

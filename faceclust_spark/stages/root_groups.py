@@ -80,7 +80,7 @@ def place_groups(
     """
     costs = groups.withColumn(_COST, cost.cast("long"))
     total, large_total = _total_costs(costs, cost_per_task)
-    tasks = _task_count(total, cost_per_task, _shuffle_partitions(groups))
+    tasks = _task_count(total, cost_per_task, shuffle_partitions(groups))
     hashed = F.pmod(F.xxhash64(key), F.lit(tasks)).cast("int")
     is_large = F.col(_COST) * _LARGE_SHARE > cost_per_task
     small = costs.where(~is_large).withColumn(_PACK, hashed)
@@ -92,6 +92,12 @@ def place_groups(
         .drop(_PACK)
         .sortWithinPartitions(key, c.FACE_ID)
     )
+
+
+def shuffle_partitions(frame: DataFrame) -> int:
+    """Give how many tasks the session means a shuffle to have: all that is known of its cores everywhere."""
+    value = frame.sparkSession.conf.get("spark.sql.shuffle.partitions", "1") or "1"
+    return int(value) if value.isdigit() else 1  # some platforms say `auto`
 
 
 def whole_groups(batches: Iterator[pa.RecordBatch], key: str) -> Iterator[pa.RecordBatch]:
@@ -157,11 +163,6 @@ def _total_costs(costs: DataFrame, cost_per_task: int) -> tuple[int, int]:
 def _task_count(total: int, cost_per_task: int, parallelism: int) -> int:
     """Give as many tasks as the cost fills, or as the session runs at once if they are worth it."""
     return max(1, -(-total // cost_per_task), min(parallelism, -(-total // _SMALLEST_TASK)))
-
-
-def _shuffle_partitions(frame: DataFrame) -> int:
-    value = frame.sparkSession.conf.get("spark.sql.shuffle.partitions", "1") or "1"
-    return int(value) if value.isdigit() else 1  # some platforms say `auto`
 
 
 def _spread(large: DataFrame, key: str, total: int, tasks: int) -> DataFrame:

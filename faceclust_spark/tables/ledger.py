@@ -54,6 +54,7 @@ class Ledger:
         self._packages = _package_versions()
         self._faces: str | None = None  # how many, once a stage has said so
         self.seconds: dict[str, float] = {}
+        self._inputs: dict[str, dict[str, int]] = {}
         self._finished = self._earlier()
 
     def finished(self, stage: str) -> bool:
@@ -63,6 +64,10 @@ class Ledger:
     def details(self, stage: str) -> dict[str, int]:
         """Give the counts that a finished stage has reported."""
         return self._finished.get(stage, {})
+
+    def inputs(self, stage: str) -> dict[str, int]:
+        """Give the table versions that a stage read, which an earlier start has finished."""
+        return self._inputs.get(stage, {})
 
     @contextlib.contextmanager
     def stage(self, name: str, inputs: tuple[Table, ...] = ()) -> Iterator[Record]:
@@ -121,17 +126,16 @@ class Ledger:
         entries = (
             self._store.read(RUNS)
             .where(F.col(c.RUN_ID) == self._run_id)
-            .select(c.STAGE, c.STATUS, c.CONFIG, c.CONFIG_HASH, c.MESSAGE)
+            .orderBy(c.STARTED_AT)
+            .select(c.STAGE, c.STATUS, c.CONFIG, c.CONFIG_HASH, c.INPUTS, c.MESSAGE)
             .toArrow()
             .to_pylist()
         )
         for entry in entries:
             self._require_same(entry)
-        return {
-            entry[c.STAGE]: json.loads(entry[c.MESSAGE] or "{}")
-            for entry in entries
-            if entry[c.STATUS] == FINISHED
-        }
+        done = [entry for entry in entries if entry[c.STATUS] == FINISHED]
+        self._inputs = {entry[c.STAGE]: dict(entry[c.INPUTS]) for entry in done}
+        return {entry[c.STAGE]: json.loads(entry[c.MESSAGE] or "{}") for entry in done}
 
     def _require_same(self, entry: Mapping[str, str]) -> None:
         earlier = json.loads(entry[c.CONFIG])
@@ -152,6 +156,27 @@ class Ledger:
                 f"run {self._run_id} was begun otherwise ({'; '.join(differences)}): continue it with what "
                 "it was begun with, or start a new run without --run-id"
             )
+
+
+def has_finished(store: TableStore, run_id: str, stage: str) -> bool:
+    """Tell whether any run has finished a stage."""
+    if not store.exists(RUNS):
+        return False
+    same = (F.col(c.RUN_ID) == run_id) & (F.col(c.STAGE) == stage) & (F.col(c.STATUS) == FINISHED)
+    return not store.read(RUNS).where(same).isEmpty()
+
+
+def config_of(store: TableStore, run_id: str) -> Config | None:
+    """Give the config that a run was started with; None where the ledger does not know, or cannot read it."""
+    from faceclust_spark.config import Config
+
+    if not store.exists(RUNS):
+        return None
+    rows = store.read(RUNS).where(F.col(c.RUN_ID) == run_id).select(c.CONFIG).limit(1).toArrow()
+    try:
+        return Config.model_validate_json(rows[c.CONFIG][0].as_py()) if rows.num_rows else None
+    except ValueError:  # another version's keys
+        return None
 
 
 def _package_versions() -> dict[str, str]:

@@ -74,6 +74,24 @@ class TableStore:
         history = self._spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)} LIMIT 1")
         return int(history.select("version").toArrow()["version"][0].as_py())
 
+    def last_writer(self, table: Table) -> str | None:
+        """Give the run that the table's content comes from; maintenance leaves it as it is."""
+        commits = self._spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)}")
+        named = commits.where(F.col("userMetadata").isNotNull()).orderBy(F.desc("version")).limit(1)
+        rows = named.select("userMetadata").toArrow()
+        return str(rows[0][0].as_py()) if rows.num_rows else None
+
+    def roll_back(self, table: Table, run_id: str) -> None:
+        """Put a table back to what it was before a run first wrote it."""
+        commits = self._spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)}")
+        of_run = commits.where(F.col("userMetadata") == run_id).agg(F.min("version").alias("first"))
+        first = of_run.toArrow()["first"][0].as_py()
+        if not first:
+            self._drop(table.name)
+            return
+        with _faults_told(table.name), self._commits_named(run_id):
+            self._spark.sql(f"RESTORE TABLE {self.sql_name(table)} TO VERSION AS OF {first - 1}")
+
     def replace(self, table: Table, rows: DataFrame, run_id: str) -> None:
         """Write rows as the table's whole content, in one commit. Raises TableError for a wrong schema."""
         self._save(table.name, _checked(table, rows, run_id), "overwrite", run_id, table.published)

@@ -1,0 +1,160 @@
+"""The order of the stages, and how a run resumes.
+
+    source -> faces, vectors, quarantine -> thresholds -> cells -> neighbours -> forest, coarse_groups
+           -> similarities (on request), refinements, confidences -> clusters, cluster_summary
+
+Every stage replaces its tables in one commit each (ingest merges) and is recorded in `runs`. A run that was
+cut short and is started again with the same id goes on after the last stage whose work still stands.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from faceclust_spark import steps
+from faceclust_spark.config import Config
+from faceclust_spark.report import RunSummary, summarise_run
+from faceclust_spark.steps import Run
+from faceclust_spark.tables import schemas
+from faceclust_spark.tables.lease import Lease
+from faceclust_spark.tables.ledger import Ledger, Outcome
+from faceclust_spark.tables.storage import TableStore
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from faceclust_spark.tables.schemas import Table
+
+log = logging.getLogger(__name__)
+
+
+class Stage(NamedTuple):
+    """A step of the pipeline: its name in the ledger, the tables it reads and replaces, what it does."""
+
+    name: str
+    reads: tuple[Table, ...]
+    replaces: tuple[Table, ...]
+    work: Callable[[Run], Outcome]
+
+
+def run(
+    spark: SparkSession,
+    source: str,
+    tables: str,
+    config: Config | None = None,
+    *,
+    run_id: str | None = None,
+    fresh: bool = False,
+) -> RunSummary:
+    """Cluster a gallery: from a source of embeddings to Delta tables.
+
+    On tables that hold a gallery already, the source's faces are added, or replace those of the same
+    image_id, and the whole gallery is clustered anew. Labels are carried along and never looked at.
+
+    source: Parquet, Delta or numpy folder as path or URI, or a catalogue table. tables: folder, URI or
+    `catalog.schema`. run_id: that of a run that was cut short resumes it. fresh: delete the tables first.
+
+    Raises ConfigError, DataError (QuarantineError, ModelMismatchError) and InfrastructureError
+    (LeaseHeldError, ResumeError, TableError).
+    """
+    config = config or Config()
+    kept = (stage for stage in STAGES if config.similarities.keep or stage.name != "similarities")
+    return _run(spark, source, tables, config, tuple(kept), run_id, fresh)
+
+
+def ingest(
+    spark: SparkSession, source: str, tables: str, config: Config | None = None, *, run_id: str | None = None
+) -> RunSummary:
+    """Check a source and merge its faces into the tables, without clustering. Arguments as `run`."""
+    return _run(spark, source, tables, config or Config(), STAGES[:1], run_id, False)
+
+
+def new_run_id() -> str:
+    """Give a run id that sorts by time."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _run(
+    spark: SparkSession,
+    source: str,
+    tables: str,
+    config: Config,
+    stages: tuple[Stage, ...],
+    run_id: str | None,
+    fresh: bool,
+) -> RunSummary:
+    config = config.model_copy(update={"source": source, "tables": tables})
+    run_id = run_id or new_run_id()
+    store = TableStore(spark, tables)
+    if len(stages) > 1:
+        steps.load_model_of(config)  # a model that is not there is found out before the work, not after it
+    log.info("run %s: %s into %s", run_id, source, store.base)
+    with Lease(spark, store, run_id) as lease:
+        if fresh:
+            store.drop_all()
+        ledger = Ledger(spark, store, config, run_id)
+        this = Run(spark, store, lease, config, run_id, source)
+        for stage in stages:
+            if _stands(stage, this, ledger):
+                log.info("%-14s done before", stage.name)
+                continue
+            with ledger.stage(stage.name, stage.reads) as record:
+                record.outcome = stage.work(this)
+        details = {stage.name: ledger.details(stage.name) for stage in stages}
+        return summarise_run(run_id, store.base, details, ledger.seconds)
+
+
+def _stands(stage: Stage, run: Run, ledger: Ledger) -> bool:
+    """Tell whether an earlier start of this run has done the stage, and nobody has changed it since.
+
+    Another run may have come in between: then what the stage read has another version, or what it
+    wrote is another run's.
+    """
+    if not ledger.finished(stage.name):
+        return False
+    if stage.replaces:
+        read = ledger.inputs(stage.name)
+        unchanged = all(read.get(table.name) == run.store.version(table) for table in stage.reads)
+        return unchanged and all(run.store.last_writer(table) == run.run_id for table in stage.replaces)
+    return True
+
+
+STAGES = (
+    Stage("ingest", (), (), steps.write_ingest),
+    Stage("thresholds", (schemas.FACES, schemas.VECTORS), (schemas.THRESHOLDS,), steps.write_thresholds),
+    Stage("cells", (schemas.FACES, schemas.VECTORS), (schemas.CELLS,), steps.write_cells),
+    Stage(
+        "neighbours",
+        (schemas.VECTORS, schemas.CELLS, schemas.THRESHOLDS),
+        (schemas.NEIGHBOURS,),
+        steps.write_neighbours,
+    ),
+    Stage(
+        "coarse_groups",
+        (schemas.VECTORS, schemas.NEIGHBOURS, schemas.THRESHOLDS),
+        (schemas.FOREST, schemas.COARSE_GROUPS),
+        steps.write_coarse_groups,
+    ),
+    Stage(
+        "similarities",
+        (schemas.VECTORS, schemas.COARSE_GROUPS),
+        (schemas.SIMILARITIES,),
+        steps.write_similarities,
+    ),
+    Stage(
+        "confidences",
+        (schemas.VECTORS, schemas.COARSE_GROUPS, schemas.THRESHOLDS),
+        (schemas.REFINEMENTS, schemas.CONFIDENCES),
+        steps.write_confidences,
+    ),
+    Stage(
+        "clusters",
+        (schemas.FACES, schemas.VECTORS, schemas.REFINEMENTS),
+        (schemas.CLUSTERS, schemas.CLUSTER_SUMMARY),
+        steps.write_clusters,
+    ),
+)

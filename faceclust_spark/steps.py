@@ -1,0 +1,239 @@
+"""The work of each stage: what it reads, the stage function that it calls, what it writes and reports."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from faceclust_spark.errors import DataError
+from faceclust_spark.stages.cells import cells, cells_frame, cells_from_frame
+from faceclust_spark.stages.clusters import clusters
+from faceclust_spark.stages.coarse_groups import coarse_groups, forest
+from faceclust_spark.stages.confidences import confidences, refinements
+from faceclust_spark.stages.ingest import Gallery, check_quarantined_share, ingested
+from faceclust_spark.stages.neighbours import neighbours, shard_count
+from faceclust_spark.stages.recall import recall_audit
+from faceclust_spark.stages.root_groups import root_groups, shuffle_partitions
+from faceclust_spark.stages.similarities import similarities
+from faceclust_spark.stages.sources import read_source
+from faceclust_spark.stages.summaries import cluster_summary
+from faceclust_spark.stages.thresholds import thresholds, thresholds_frame, thresholds_from_frame
+from faceclust_spark.tables import columns as c
+from faceclust_spark.tables import schemas
+from faceclust_spark.tables.ledger import Outcome, has_finished
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from faceclust_spark.config import Config
+    from faceclust_spark.kernels.model import Model
+    from faceclust_spark.tables.lease import Lease
+    from faceclust_spark.tables.schemas import Table
+    from faceclust_spark.tables.storage import TableStore
+
+log = logging.getLogger(__name__)
+
+_SCRATCH = ("ingest_checked", "ingest_outcomes")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of one run is given."""
+
+    spark: SparkSession
+    store: TableStore
+    lease: Lease
+    config: Config
+    run_id: str
+    source: str
+
+    def read(self, table: Table) -> DataFrame:
+        """Read a table's newest version."""
+        return self.store.read(table)
+
+    def read_or_empty(self, table: Table) -> DataFrame:
+        """Read a table, or no rows of its schema where it has not been written."""
+        return self.read(table) if self.store.exists(table) else self.spark.createDataFrame([], table.schema)
+
+    def write(self, table: Table, rows: DataFrame) -> None:
+        """Replace a table by this run's rows, in one commit, while the lease is held."""
+        self.lease.confirm()
+        self.store.replace(table, rows, self.run_id)
+
+    def merge(self, table: Table, rows: DataFrame) -> None:
+        """Merge rows into a table by its keys, in one commit, while the lease is held."""
+        self.lease.confirm()
+        self.store.merge(table, rows, self.run_id)
+
+
+def write_ingest(run: Run) -> Outcome:
+    """Check the source's rows and merge its faces; what cannot be used goes to `quarantine`."""
+    _undo_cut_ingest(run)
+    source = read_source(run.spark, run.source, run.config.ingest)
+    stored = (schemas.FACES, schemas.VECTORS, schemas.ATTRIBUTE_STATISTICS)
+    gallery = Gallery(*(run.read_or_empty(table) for table in stored))
+    batch = ingested(source, run.source, gallery, run.config.ingest, run.store.materialise)
+    run.merge(schemas.QUARANTINE, batch.quarantine)
+    for reason, rows in batch.counts.quarantined.items():
+        log.warning(
+            "quarantined: %s rows, %s, such as %s", f"{rows:,}", reason, batch.counts.examples[reason]
+        )
+    check_quarantined_share(batch.counts, run.config.ingest)
+    if batch.statistics is not None:
+        run.write(schemas.ATTRIBUTE_STATISTICS, batch.statistics)
+    run.merge(schemas.VECTORS, batch.vectors)
+    run.merge(schemas.FACES, batch.faces)
+    run.store.clear_scratch(*_SCRATCH)
+    faces = run.read(schemas.FACES).count()
+    if not faces:
+        raise DataError(f"the gallery holds no face: all rows of {run.source} went to the table `quarantine`")
+    counts = batch.counts
+    details = {
+        "faces": faces,
+        "read": counts.read,
+        "new": counts.new,
+        "replaced": counts.replaced,
+        "unchanged": counts.unchanged,
+        "duplicates": counts.duplicates,
+        **{f"quarantined {reason}": rows for reason, rows in counts.quarantined.items()},
+    }
+    return Outcome(faces, details=details)
+
+
+def _undo_cut_ingest(run: Run) -> None:
+    """Take back what another run left that was killed before its faces were in.
+
+    A face counts as ingested once it stands in `faces`; a vector without one would be clustered as well.
+    """
+    for table in (schemas.ATTRIBUTE_STATISTICS, schemas.VECTORS):
+        writer = run.store.last_writer(table) if run.store.exists(table) else None
+        if writer in (None, run.run_id) or has_finished(run.store, str(writer), "ingest"):
+            continue
+        if run.store.exists(schemas.FACES) and run.store.last_writer(schemas.FACES) == writer:
+            continue
+        log.warning("run %s was cut short in its ingest and never resumed: its faces are left out", writer)
+        run.store.roll_back(table, str(writer))
+
+
+def write_thresholds(run: Run) -> Outcome:
+    """Choose the floor and the first thresholds."""
+    faces = run.read(schemas.FACES).count()
+    config = run.config
+    chosen = thresholds(run.read(schemas.VECTORS), faces, config.neighbours, config.coarse_groups)
+    log.info(
+        "%-14s %s: %s", "thresholds", ", ".join(f"{t:.3f}" for t in chosen.groups), chosen.groups_chosen_by
+    )
+    run.write(schemas.THRESHOLDS, thresholds_frame(run.spark, chosen))
+    return Outcome(1 + len(chosen.groups), unit="thresholds")
+
+
+def write_cells(run: Run) -> Outcome:
+    """Train the cells."""
+    faces = run.read(schemas.FACES).count()
+    trained = cells(run.read(schemas.VECTORS), faces, run.config.cells)
+    run.write(schemas.CELLS, cells_frame(run.spark, trained))
+    return Outcome(len(trained.centroids), unit="cells")
+
+
+def write_neighbours(run: Run) -> Outcome:
+    """Search each face's neighbours, and audit the search where it is asked for."""
+    vectors, faces = run.read(schemas.VECTORS), run.read(schemas.FACES).count()
+    trained = cells_from_frame(run.read(schemas.CELLS))
+    floor = thresholds_from_frame(run.read(schemas.THRESHOLDS)).floor
+    shards = shard_count(faces, shuffle_partitions(vectors))
+    run.write(schemas.NEIGHBOURS, neighbours(vectors, trained, floor, run.config.neighbours, shards))
+    found = run.read(schemas.NEIGHBOURS)
+    if run.config.neighbours.audit:
+        run.write(schemas.RECALL_AUDIT, recall_audit(vectors, found, floor, run.config.neighbours))
+        audit = run.read(schemas.RECALL_AUDIT).toArrow().to_pylist()[0]
+        recalls = {name: audit[name] for name in (c.EDGE_RECALL, c.RECALL_AT_K) if audit[name] is not None}
+        log.info("%-14s %s", "recall audit", ", ".join(f"{k} {v:.4f}" for k, v in recalls.items()))
+        parts_per_million = {f"{name} ppm": round(1e6 * value) for name, value in recalls.items()}
+        return Outcome(found.count(), details=parts_per_million)
+    return Outcome(found.count())
+
+
+def write_coarse_groups(run: Run) -> Outcome:
+    """Span the forest, and cut it into coarse groups."""
+    vectors, found = run.read(schemas.VECTORS), run.read(schemas.NEIGHBOURS)
+    config = run.config.coarse_groups
+    levels = thresholds_from_frame(run.read(schemas.THRESHOLDS)).groups
+    run.write(schemas.FOREST, forest(found, vectors.count(), config, shuffle_partitions(vectors)))
+    run.write(schemas.COARSE_GROUPS, coarse_groups(run.read(schemas.FOREST), vectors, levels, config))
+    sizes = run.read(schemas.COARSE_GROUPS).groupBy(c.THRESHOLD, c.GROUP_KEY).agg(F.count("*").alias(c.SIZE))
+    by_threshold = sizes.groupBy(c.THRESHOLD).agg(
+        F.count("*").alias(c.COUNT), F.max(c.SIZE).alias(c.LARGEST_GROUP), F.sum(c.SIZE).alias(c.ROWS)
+    )
+    rows = by_threshold.orderBy(c.THRESHOLD).toArrow().to_pylist()
+    details = {f"groups at {row[c.THRESHOLD]:.4f}": row[c.COUNT] for row in rows}
+    details |= {f"largest at {row[c.THRESHOLD]:.4f}": row[c.LARGEST_GROUP] for row in rows}
+    return Outcome(rows[0][c.ROWS], rows[0][c.LARGEST_GROUP], details=details)
+
+
+def write_similarities(run: Run) -> Outcome:
+    """Keep the similarity matrices."""
+    groups = root_groups(run.read(schemas.COARSE_GROUPS), run.read(schemas.VECTORS), run.config.confidences)
+    dense_size = run.config.confidences.dense_size
+    run.write(schemas.SIMILARITIES, similarities(groups, run.config.similarities, dense_size))
+    return Outcome(run.read(schemas.SIMILARITIES).count(), unit="groups kept")
+
+
+def write_confidences(run: Run) -> Outcome:
+    """Refine each root group: confidences, and log-odds of its pairs."""
+    from faceclust_spark.kernels.model import model_bytes
+    from faceclust_spark.kernels.relations import Scale
+
+    config, vectors = run.config, run.read(schemas.VECTORS)
+    model = load_model_of(config)
+    _check_model(model, run)
+    chosen = thresholds_from_frame(run.read(schemas.THRESHOLDS))
+    scale = Scale(chosen.mean, chosen.standard_deviation)
+    groups = root_groups(run.read(schemas.COARSE_GROUPS), vectors, config.confidences)
+    packed = model_bytes(model)
+    refined = refinements(groups, packed, config.confidences, config.similarities, scale)
+    run.write(schemas.REFINEMENTS, refined)
+    stored = run.read(schemas.REFINEMENTS)
+    run.write(schemas.CONFIDENCES, confidences(stored))
+    size = F.size(c.FACE_IDS)
+    counted = stored.agg(F.count("*").alias(c.ROWS), F.max(size).alias(c.LARGEST_GROUP)).toArrow().to_pylist()
+    return Outcome(counted[0][c.ROWS], counted[0][c.LARGEST_GROUP], unit="groups")
+
+
+def write_clusters(run: Run) -> Outcome:
+    """Cluster the root groups again, and describe the clusters."""
+    refined = run.read(schemas.REFINEMENTS)
+    run.write(schemas.CLUSTERS, clusters(refined, run.read(schemas.FACES), run.config.clusters))
+    published = run.read(schemas.CLUSTERS)
+    pairs_per_task = run.config.confidences.pairs_per_task
+    described = cluster_summary(published, run.read(schemas.VECTORS), refined, pairs_per_task)
+    run.write(schemas.CLUSTER_SUMMARY, described)
+    size = F.col(c.SIZE)
+    counts = run.read(schemas.CLUSTER_SUMMARY).agg(
+        F.count("*").alias("clusters"),
+        F.count_if(size == 1).alias("singletons"),
+        F.sum(size).alias("faces"),
+        F.max(size).alias("largest"),
+    )
+    details = counts.toArrow().to_pylist()[0]
+    return Outcome(details["faces"], details["largest"], details=details)
+
+
+def load_model_of(config: Config) -> Model:
+    """Load the model that the config names. Raises ConfigError where there is none."""
+    from faceclust_spark.kernels.model import load_model
+
+    return load_model(config.confidences.model)
+
+
+def _check_model(model: Model, run: Run) -> None:
+    """Raise ModelMismatchError where a bound model meets another embedding, or other attributes."""
+    width = F.length(c.VECTOR) / 2
+    first = run.read(schemas.VECTORS).select(width.cast("int").alias(c.WIDTH)).limit(1)
+    stated = run.read(schemas.FACES).select(c.EMBEDDING_MODEL).limit(1)
+    width_found = first.toArrow()[c.WIDTH][0].as_py()
+    model.check(
+        width_found, stated.toArrow()[c.EMBEDDING_MODEL][0].as_py(), run.config.ingest.attribute_names
+    )
