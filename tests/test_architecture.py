@@ -88,9 +88,9 @@ def _foundations() -> tuple[str, ...]:
 LAYERS = (
     ("config", "errors", "log"),
     ("kernels", "java"),
-    ("arrow", "local", "training", "explanation", "tables.columns", "tables.schemas"),
+    ("arrow", "local", "training", "explanation", "pictures", "tables.columns", "tables.schemas"),
     ("stages", "session"),
-    ("tables.storage", "tables.ledger", "tables.lease", "tables.maintenance", "explain", "report"),
+    ("tables.storage", "tables.ledger", "tables.lease", "tables.maintenance", "evidence", "report"),
     ("steps",),
     ("pipeline",),
     ("verbs",),
@@ -118,8 +118,9 @@ def test_stages_do_not_write(module):
     assert not [name for name in _reached(module) if name.startswith("faceclust_spark.tables.storage")]
 
 
-def test_arrays_are_clustered_without_spark():
-    assert not _tops(_reached("faceclust_spark.local")) & {"pyspark", "delta"}
+@pytest.mark.parametrize("module", ["faceclust_spark.local", "faceclust_spark.pictures"])
+def test_arrays_are_clustered_and_drawn_without_spark(module):
+    assert not _tops(_reached(module)) & {"pyspark", "delta"}
 
 
 @pytest.mark.parametrize("module", ["faceclust_spark", "faceclust_spark.cli"])
@@ -157,7 +158,7 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize(
-    "module", _of("stages", "tables", "steps", "pipeline", "verbs", "explain", "session", "report")
+    "module", _of("stages", "tables", "steps", "pipeline", "verbs", "evidence", "session", "report")
 )
 def test_dataframes_are_used_as_every_platform_allows(module):
     found = {attribute: FORBIDDEN[attribute] for attribute in _attributes(module) & set(FORBIDDEN)}
@@ -209,7 +210,7 @@ def _column_names() -> set[str]:
     return {ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)}
 
 
-@pytest.mark.parametrize("module", _of("stages", "tables", "steps", "pipeline", "verbs", "explain"))
+@pytest.mark.parametrize("module", _of("stages", "tables", "steps", "pipeline", "verbs", "evidence"))
 def test_column_names_are_written_once(module):
     if module == "faceclust_spark.tables.columns":
         names = [ast.unparse(n.value) for n in TREES[module].body if isinstance(n, ast.Assign)]
