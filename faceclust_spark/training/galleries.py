@@ -48,6 +48,7 @@ class Composition(NamedTuple):
     groups: list[Group]
     labels: list[NDArray[np.int64]]
     scale: Scale
+    lowest: float  # cosine: the first threshold that made the root groups
 
 
 RECIPES = (
@@ -81,7 +82,7 @@ def draw(
     groups = gather_groups(grouped.coarse, grid, attributes)
     labels = [gallery.labels[rows][np.searchsorted(face_ids, group.face_ids)] for group in groups]
     scale = Scale(grouped.thresholds.mean, grouped.thresholds.standard_deviation)
-    return Composition(recipe.name, groups, labels, scale)
+    return Composition(recipe.name, groups, labels, scale, grouped.thresholds.groups[0])
 
 
 def split_identities(

@@ -12,6 +12,7 @@ from faceclust_spark.kernels.grid import normalise
 from faceclust_spark.kernels.metrics import score
 from faceclust_spark.kernels.model import load_model, save_model
 from faceclust_spark.kernels.refine import GroupInputs, describe, refine_groups
+from faceclust_spark.training.examples import confidence_targets, pair_targets
 from faceclust_spark.training.galleries import (
     RECIPES,
     LabelledGallery,
@@ -20,7 +21,8 @@ from faceclust_spark.training.galleries import (
     split_identities,
     take,
 )
-from faceclust_spark.training.loop import confidence_targets, evaluate, pair_targets, train
+from faceclust_spark.training.loop import train
+from faceclust_spark.training.validation import evaluate
 
 SMALL = (Recipe("as it is"), Recipe("few and large", people=8, images=(8, 15), least=3, attributes="some"))
 STEPS = ["train.steps=60", "train.validate_every=20", "train.hidden=16"]
@@ -149,6 +151,8 @@ def test_the_log_and_the_card_tell_of_the_training(trained, kind):
     assert made.model.card["metrics"]["step"] == best["step"]
     assert made.model.card["data"]["note"] == "test"
     assert made.model.card["data"]["galleries"][0]["people"] == 40
+    assert made.model.card["log"] == made.log
+    assert "gallery 1, few and large" in made.model.card["metrics"]
     assert not made.model.network.training
     json.dumps(made.model.card)  # the card is a file
 

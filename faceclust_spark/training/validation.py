@@ -1,0 +1,60 @@
+"""Validation: compositions of people that training has not seen, clustered and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from faceclust_spark.config import Config
+from faceclust_spark.kernels.grouping import batch_groups
+from faceclust_spark.kernels.metrics import Scores, score
+from faceclust_spark.kernels.model import Model
+from faceclust_spark.kernels.recluster import recluster
+from faceclust_spark.kernels.refine import refine_groups
+from faceclust_spark.training.galleries import Composition, Recipe
+
+RECIPES = (
+    Recipe("as it is"),
+    Recipe("few and large", people=30, images=(40, 80), least=4, off_centre=0.25),
+    Recipe("many and middling", people=120, images=(12, 40), least=3, noise=0.2, attributes="some"),
+)
+_PAIRS_AT_ONCE = 500_000
+
+
+def evaluate(model: Model, composition: Composition, config: Config) -> Scores:
+    """Cluster a composition and compare with its labels.
+
+    A literal model is clustered by its confidences, whatever the config says: it has nothing else.
+    """
+    rule = "confidence" if model.kind == "literal" else config.clusters.rule
+    clusters = config.clusters.model_copy(update={"rule": rule})
+    predicted = []
+    for batch in batch_groups(composition.groups, config.confidences, _PAIRS_AT_ONCE):
+        refined = refine_groups(batch, model, config.confidences, config.similarities, composition.scale)
+        predicted += [
+            recluster(group.face_ids, group.keys, one, clusters).labels
+            for group, one in zip(batch, refined, strict=True)
+        ]
+    return score(np.concatenate(composition.labels), np.concatenate(predicted))
+
+
+def validate(model: Model, held: Mapping[str, Composition], config: Config) -> dict[str, float]:
+    """Give the mean of pairwise and BCubed F on each held-out composition."""
+    model.network.eval()
+    measured = {name: mean_f(evaluate(model, composition, config)) for name, composition in held.items()}
+    model.network.train()
+    return measured
+
+
+def mean_f(scores: Scores) -> float:
+    """Give the mean of pairwise and BCubed F.
+
+    Where every image is left alone the share of right pairs is undefined, and counts as 0.
+    """
+    return (float(np.nan_to_num(scores.pairwise_f)) + scores.bcubed_f) / 2
+
+
+def stale_for(measured: Sequence[float]) -> int:
+    """Give the number of validations since the best one."""
+    return len(measured) - 1 - int(np.argmax(measured))
