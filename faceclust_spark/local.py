@@ -84,6 +84,7 @@ def cluster(
     face_ids, vectors, standardised = faces.face_ids[order], faces.vectors[order], faces.attributes[order]
     model = load_model(config.confidences.model)
     model.check(vectors.shape[1], config.ingest.embedding_model, config.ingest.attribute_names)
+    model.check_rule(config.clusters.rule)
     photos = _photo_numbers(photo_ids, len(order))[order]
     grouped = group_faces(face_ids, vectors, config)
     labels, confidences, statuses = _refine(grouped, vectors, standardised, photos, model, config)

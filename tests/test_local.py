@@ -7,6 +7,7 @@ import pytest
 
 from faceclust_spark.config import Config, load_config
 from faceclust_spark.errors import ConfigError, DataError, ModelMismatchError
+from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.ids import hash_image_ids
 from faceclust_spark.kernels.metrics import score
@@ -225,3 +226,16 @@ def test_no_spark_is_loaded_and_no_java_started():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ended.stdout.strip(), ended.returncode) == ("[]", 0), ended.stderr
+
+
+def test_a_model_without_refined_similarities_is_refused_before_the_work(tmp_path, monkeypatch):
+    network = Network(inputs=64, pair_inputs=0, hidden=4, layers=1)
+    card = {"format": 1, "kind": "literal", "embedding": {"width": 64, "model": None}, "attributes": None}
+    card["network"] = {"inputs": 64, "pair_inputs": 0, "hidden": 4, "layers": 1}
+    save_model(Model(network, card), tmp_path)
+    values = {"confidences": {"model": str(tmp_path)}}
+    found = cluster(gallery()[0], config=load_config(None, ["clusters.rule=confidence"], values))
+    assert len(found.labels) == sum(PEOPLE)
+    monkeypatch.setattr("faceclust_spark.local.group_faces", None)
+    with pytest.raises(ConfigError, match=r"set clusters\.rule=confidence"):
+        cluster(gallery()[0], config=load_config(values=values))

@@ -16,6 +16,7 @@ from safetensors.torch import save as save_tensors
 
 from faceclust_spark.errors import ConfigError, ModelMismatchError
 from faceclust_spark.kernels.graph_convolution import Network
+from faceclust_spark.kernels.recluster import NEEDS_PAIRS
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
 DEFAULT = "default"
@@ -60,6 +61,11 @@ class Model:
                 + "; ".join(faults)
                 + ". Train one on these embeddings (faceclust train), or use confidences.model=default"
             )
+
+    def check_rule(self, rule: str) -> None:
+        """Raise ConfigError where the rule of re-clustering needs what this model does not give."""
+        if rule == "correlation" and self.network.pair is None:
+            raise ConfigError(NEEDS_PAIRS)
 
 
 def load_model(name: str) -> Model:

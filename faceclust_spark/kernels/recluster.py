@@ -12,6 +12,10 @@ from faceclust_spark.config import ClustersConfig
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.refine import LOG_ODDS_STEPS, PairLogOdds, Refinement
 
+NEEDS_PAIRS = (
+    "clusters.rule=correlation needs refined similarities, and a model of kind `literal` gives none: "
+    "set clusters.rule=confidence, or use another model"
+)
 DENSE_COMPONENT = 4_000  # images; a matrix of 128 MB
 _APART = -(1 << 40)  # outweighs any sum of links: 3,000^2 pairs at the clip are 2^33
 
@@ -47,10 +51,7 @@ def recluster(
         return Clustering(chosen, confidences)
     size = len(face_ids)
     if size > 1 and not len(refinement.pairs.log_odds):
-        raise ConfigError(
-            "clusters.rule=correlation needs refined similarities, and a model of kind `literal` gives none: "
-            "set clusters.rule=confidence, or use another model"
-        )
+        raise ConfigError(NEEDS_PAIRS)
     links = _links(refinement.pairs, size, config)
     labels = contract(size, *links, _photo_pairs(apart, size))
     own = _own_confidences(labels, refinement.pairs, size)
