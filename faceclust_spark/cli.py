@@ -1,57 +1,43 @@
 """The `faceclust` command: one verb a pipeline, the same functions that notebooks and jobs call.
 
 Logs go to stderr, the result to stdout: a readable table, or one JSON object with `--json`.
-Exit codes: 0 done, 1 a fault of the program, 2 config, 3 data, 4 infrastructure (errors.py).
+Exit codes: 0 done, 1 a fault of the program, 2 config, 3 data, 4 infrastructure (errors.py), 130 interrupted.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from faceclust_spark.errors import ConfigError, FaceclustError
+from faceclust_spark.errors import ConfigError
+from faceclust_spark.failures import as_told
+from faceclust_spark.options import (
+    CONFIG_OPTIONS,
+    EPILOG,
+    FACES,
+    HELP,
+    RUN_ID,
+    SEED,
+    SOURCE,
+    TABLES,
+    Command,
+    Option,
+)
 
 if TYPE_CHECKING:
     from faceclust_spark.config import Config
 
-Command = Callable[..., Any]
-
-_CONFIG_OPTIONS: tuple[Callable[[Command], Command], ...] = (
-    click.option(
-        "--config",
-        "config_path",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="YAML file with the settings that differ from the defaults.",
-    ),
-    click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="SECTION.KEY=VALUE",
-        help="Change one setting, such as neighbours.k=80. May be repeated; wins over --config.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object."),
-    click.option("-v", "--verbose", is_flag=True, help="Log more than one line a stage."),
-)
-_SOURCE = click.option(
-    "--source",
-    metavar="PATH|TABLE",
-    help="The gallery: Parquet, Delta or numpy folder as path or URI, or catalog.schema.table.",
-)
-_TABLES = click.option(
-    "--tables",
-    metavar="DIR|SCHEMA",
-    help="Where the tables live: a folder or URI, or catalog.schema.",
-)
+log = logging.getLogger(__name__)
 
 
-def _command(*options: Callable[[Command], Command]) -> Callable[[Command], click.Command]:
+def _command(*options: Option) -> Callable[[Command], click.Command]:
     """Make a verb with the options that all verbs share, logging set up and the config loaded."""
 
     def decorate(function: Command) -> click.Command:
@@ -66,43 +52,50 @@ def _command(*options: Callable[[Command], Command]) -> Callable[[Command], clic
                 values.pop(name, None)
             function(load_config(config_path, overrides, places), **values)
 
-        for option in reversed((*options, *_CONFIG_OPTIONS)):
-            run = option(run)
-        return cli.command()(run)
+        command: Command = run
+        for option in reversed((*options, *CONFIG_OPTIONS)):
+            command = option(command)
+        return cli.command()(command)
 
     return decorate
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _InOrder(click.Group):
+    """Lists the verbs in the order in which a newcomer meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        order = ("demo", "run", "evaluate", "explain", "ingest", "synth", "train")
+        return sorted(self.commands, key=order.index)
+
+
+@click.group(
+    cls=_InOrder,
+    help=HELP,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="faceclust-spark")
 def cli() -> None:
-    r"""Find out which images show the same person, with a confidence for each.
-
-    \b
-    First steps:
-      faceclust demo                                    a synthetic gallery, start to finish
-      faceclust run --source gallery.parquet --tables out
-    The gallery needs the columns image_id and embedding; attributes, photo_id, quality, label and
-    embedding_model are used where present. The answer is the Delta table out/clusters.
-    """
+    """Give click what all verbs hang on; its text is HELP."""
 
 
 @_command(
-    _SOURCE,
-    _TABLES,
-    click.option("--run-id", help="Name of the run; the id of a run that was cut short resumes it."),
+    SOURCE,
+    TABLES,
+    RUN_ID,
     click.option("--fresh", is_flag=True, help="Delete the tables first; asks before it does."),
     click.option("--yes", is_flag=True, help="With --fresh: do not ask."),
 )
 def run(config: Config, run_id: str | None, fresh: bool, yes: bool, as_json: bool) -> None:
-    """Cluster a gallery: from a source of embeddings to Delta tables.
+    """Cluster a gallery: from embeddings to Delta tables.
 
-    On tables that hold a gallery already, the source's faces are added, or replace those of the
-    same image_id, and the whole gallery is clustered anew.
+    The tables: clusters (the answer), cluster_summary, quarantine (rows that could not be used, and why),
+    runs (what ran), and the intermediate ones. On tables that hold a gallery already, the source's faces are
+    added, or replace those of the same image_id, and the whole gallery is clustered anew.
     """
     from faceclust_spark import pipeline, report
 
-    source, tables = _need(config, "source"), _need(config, "tables")
+    source, tables = _need(config, "source", "tables")
     if fresh and not yes:
         click.confirm(f"Delete all faceclust tables in {tables}?", abort=True, err=True)
     summary = pipeline.run(_session(config), source, tables, config, run_id=run_id, fresh=fresh)
@@ -110,26 +103,33 @@ def run(config: Config, run_id: str | None, fresh: bool, yes: bool, as_json: boo
 
 
 @_command(
-    _SOURCE,
-    _TABLES,
-    click.option("--run-id", help="Name of the run; the id of a run that was cut short resumes it."),
+    SOURCE,
+    TABLES,
+    RUN_ID,
 )
 def ingest(config: Config, run_id: str | None, as_json: bool) -> None:
-    """Check a source and merge its faces into the tables, without clustering."""
+    """Check a source and add its faces, without clustering.
+
+    What cannot be used goes to the table quarantine, with the reason. A later `run` clusters all faces.
+    """
     from faceclust_spark import pipeline, report
 
-    source, tables = _need(config, "source"), _need(config, "tables")
+    source, tables = _need(config, "source", "tables")
     summary = pipeline.ingest(_session(config), source, tables, config, run_id=run_id)
     _answer(summary.to_dict(), report.describe_run(summary), as_json)
 
 
 @_command(
     click.option("--output", required=True, metavar="PATH", help="Parquet folder to write."),
-    click.option("--faces", type=int, help="Number of faces (synth.faces)."),
-    click.option("--seed", type=int, help="Seed (synth.seed)."),
+    FACES,
+    SEED,
 )
 def synth(config: Config, output: str, faces: int | None, seed: int | None, as_json: bool) -> None:
-    """Write a synthetic gallery with labels, to try things on."""
+    """Write a synthetic gallery with labels, to try things on.
+
+    The people, their photos and the noise of bad images are drawn from the settings of `synth`; the same
+    settings and seed give the same gallery.
+    """
     from faceclust_spark import verbs
 
     config = _with_synth(config, faces, seed)
@@ -157,7 +157,7 @@ def synth(config: Config, output: str, faces: int | None, seed: int | None, as_j
 def train(config: Config, sources: Sequence[str], folder: Path, as_json: bool) -> None:
     """Train the graph convolution on labelled galleries.
 
-    Use the result with --set confidences.model=FOLDER.
+    The sources need the column `label`. Use the result by `run --set confidences.model=DIRECTORY`.
     """
     from faceclust_spark import report, verbs
 
@@ -166,7 +166,7 @@ def train(config: Config, sources: Sequence[str], folder: Path, as_json: bool) -
 
 
 @_command(
-    _TABLES,
+    TABLES,
     click.option(
         "--labels",
         metavar="PATH|TABLE",
@@ -177,35 +177,43 @@ def train(config: Config, sources: Sequence[str], folder: Path, as_json: bool) -
         "slices",
         multiple=True,
         metavar="COLUMN",
-        help="Also report each value of this column apart. May be repeated.",
+        help="Also score each value of this column apart, such as quality or identity_size (images of a "
+        "person). May be repeated.",
     ),
 )
 def evaluate(config: Config, labels: str | None, slices: Sequence[str], as_json: bool) -> None:
-    """Compare the clusters with labels: pairwise, BCubed, NMI."""
+    """Compare the clusters with labels: pairwise, BCubed, NMI.
+
+    Labels are those that the source had in its column `label`, or those of --labels. Only faces with a label
+    are scored. The scores are also kept in the table evaluation.
+    """
     from faceclust_spark import report, verbs
 
-    rows = verbs.evaluate(
-        _session(config), _need(config, "tables"), config, labels=labels, slices=tuple(slices)
-    )
+    (tables,) = _need(config, "tables")
+    rows = verbs.evaluate(_session(config), tables, config, labels=labels, slices=tuple(slices))
     _answer({"evaluation": rows}, report.describe_evaluation(rows), as_json)
 
 
 @_command(
     click.argument("image_a"),
     click.argument("image_b"),
-    _TABLES,
+    TABLES,
 )
 def explain(config: Config, image_a: str, image_b: str, as_json: bool) -> None:
-    """Say why two images are, or are not, in one cluster."""
+    """Say why two images are, or are not, in one cluster.
+
+    IMAGE_A and IMAGE_B are image ids: their similarity, what connects them, and what decided.
+    """
     from faceclust_spark import verbs
 
-    explanation = verbs.explain(_session(config), _need(config, "tables"), image_a, image_b)
+    (tables,) = _need(config, "tables")
+    explanation = verbs.explain(_session(config), tables, image_a, image_b)
     _answer(explanation.to_dict(), str(explanation), as_json)
 
 
 @_command(
-    click.option("--faces", type=int, help="Number of faces (synth.faces)."),
-    click.option("--seed", type=int, help="Seed (synth.seed)."),
+    FACES,
+    SEED,
     click.option(
         "--folder",
         type=click.Path(file_okay=False, path_type=Path),
@@ -215,7 +223,10 @@ def explain(config: Config, image_a: str, image_b: str, as_json: bool) -> None:
     ),
 )
 def demo(config: Config, faces: int | None, seed: int | None, folder: Path, as_json: bool) -> None:
-    """Make a synthetic gallery, cluster it, and compare with the truth."""
+    """Cluster a synthetic gallery and compare with the truth.
+
+    Takes a minute or two. Writes FOLDER/gallery.parquet and FOLDER/tables, in place of an earlier demo's.
+    """
     from faceclust_spark import report, verbs
 
     config = _with_synth(config, faces, seed)
@@ -223,11 +234,15 @@ def demo(config: Config, faces: int | None, seed: int | None, folder: Path, as_j
     _answer(result.to_dict(), report.describe_demo(result), as_json)
 
 
-def _need(config: Config, name: str) -> str:
-    value: str | None = getattr(config, name)
-    if not value:
-        raise ConfigError(f"no {name} given: use --{name}, or `{name}:` in the config file")
-    return value
+def _need(config: Config, *names: str) -> list[str]:
+    """Give what --source and --tables, or the config file, have set; tell all that is missing at once."""
+    found: dict[str, str | None] = {name: getattr(config, name) for name in names}
+    missing = [name for name, value in found.items() if not value]
+    if missing:
+        options = " and ".join(f"--{name}" for name in missing)
+        keys = " and ".join(f"`{name}:`" for name in missing)
+        raise ConfigError(f"no {' and no '.join(missing)} given: use {options}, or {keys} in the config file")
+    return [value for value in found.values() if value]
 
 
 def _with_synth(config: Config, faces: int | None, seed: int | None) -> Config:
@@ -256,12 +271,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.Abort:
-        click.echo("Stopped; nothing was deleted or begun.", err=True)
+    except click.Abort as abort:
+        _leave(abort.__cause__)  # click has caught what it stands for; nothing: the answer was no
+    except Exception as error:
+        _leave(error)
+
+
+def _leave(error: BaseException | None) -> NoReturn:
+    """Tell an error in its own short words, with the traceback under -v only, and leave."""
+    if error is None:
+        click.echo("faceclust: stopped, nothing was deleted (--yes deletes without asking)", err=True)
         sys.exit(1)
-    except FaceclustError as error:
-        click.echo(f"faceclust: {error}", err=True)
-        sys.exit(error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        click.echo("faceclust: interrupted; a run goes on where it stopped by its --run-id", err=True)
+        sys.exit(130)
+    told = as_told(error)
+    if told is None:
+        raise error
+    log.debug("%s", type(error).__name__, exc_info=error)
+    click.echo(f"faceclust: {told}", err=True)
+    sys.exit(told.exit_code)
 
 
 if __name__ == "__main__":
