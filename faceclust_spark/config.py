@@ -181,6 +181,7 @@ class TrainConfig(Section):
     seed: int = 0  # of everything that is drawn
     steps: Positive = 1_500  # of the optimiser, at most
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3  # the highest of its schedule
+    max_faces: Positive = 200_000  # of a gallery, in whole identities: the driver holds them all
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of identities
     validate_every: Positive = 150  # steps
     patience: Positive = 4  # validations without gain before training stops
