@@ -55,7 +55,7 @@ def _raised_on_an_executor(text: str) -> FaceclustError | None:
     if not found or found[-1][0] not in errors.__all__:
         return None
     name, message = found[-1]
-    raised: FaceclustError = getattr(errors, name)(message)
+    raised: FaceclustError = getattr(errors, name)(message.strip())
     return raised
 
 
