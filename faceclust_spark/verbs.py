@@ -13,7 +13,7 @@ from pyspark.errors import AnalysisException
 from faceclust_spark import pipeline
 from faceclust_spark.config import Config
 from faceclust_spark.errors import ConfigError
-from faceclust_spark.explain import explain as explain_stored
+from faceclust_spark.evidence import explain as explain_stored
 from faceclust_spark.report import DemoResult
 from faceclust_spark.stages.evaluation import evaluation
 from faceclust_spark.stages.labels import labels_of

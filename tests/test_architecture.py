@@ -86,8 +86,8 @@ def _foundations() -> tuple[str, ...]:
 
 # Who may import whom: each layer those before it, and itself.
 LAYERS = (
-    ("config", "errors", "log"),
-    ("kernels", "java"),
+    ("config", "errors", "log", "options"),
+    ("kernels", "java", "failures"),
     ("arrow", "local", "training", "explanation", "pictures", "tables.columns", "tables.schemas"),
     ("stages", "session"),
     ("tables.storage", "tables.ledger", "tables.lease", "tables.maintenance", "evidence", "report"),

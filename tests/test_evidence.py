@@ -11,7 +11,7 @@ from grouped_gallery import SCALE, coarse_frame, cosine_model, faces_frame, make
 
 from faceclust_spark.config import Config
 from faceclust_spark.errors import DataError
-from faceclust_spark.explain import explain
+from faceclust_spark.evidence import explain
 from faceclust_spark.kernels.forest import Edges, maximum_spanning_forest
 from faceclust_spark.kernels.grid import cosine_matrix
 from faceclust_spark.kernels.model import model_bytes
