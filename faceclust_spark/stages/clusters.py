@@ -20,7 +20,7 @@ from faceclust_spark.stages.output import to_arrow_schema
 from faceclust_spark.tables import columns as c
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pyspark.sql import Column, DataFrame
 
@@ -107,10 +107,10 @@ def cluster_id_of(label: Column) -> Column:
 
 def _assign(
     config: ClustersConfig,
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     schema = to_arrow_schema(_ASSIGNED)
 
-    def assign(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in batches:
             photos = rows[_PHOTOS].to_pylist()
             pieces = [

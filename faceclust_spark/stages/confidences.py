@@ -18,7 +18,7 @@ from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
@@ -131,10 +131,10 @@ def _alone(alone: DataFrame) -> DataFrame:
 
 def _refine(
     model: bytes, config: ConfidencesConfig, similarities: SimilaritiesConfig, scale: Scale
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     schema = arrow_output(schemas.REFINEMENTS)
 
-    def refine(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def refine(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         loaded = _load_once(model)
         for rows in whole_groups(batches, c.ROOT_KEY):
             thresholds = rows[c.THRESHOLDS][0].values.to_numpy()

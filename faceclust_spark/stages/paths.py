@@ -13,7 +13,7 @@ from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pyspark.sql import DataFrame
 
@@ -39,10 +39,10 @@ def edges_inside(forest: DataFrame, coarse_groups: DataFrame, face_id: int) -> D
     return forest
 
 
-def _walk(start: int, end: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _walk(start: int, end: int) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     schema = arrow_output(schemas.FOREST)
 
-    def walk(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def walk(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = pa.Table.from_batches([batch.cast(schema) for batch in batches], schema=schema)
         edges = kernel.Edges(*(column.to_numpy() for column in rows.columns))
         path = kernel.strongest_path(edges, start, end)

@@ -16,7 +16,7 @@ from faceclust_spark.kernels.grouping import split_groups
 from faceclust_spark.tables import columns as c
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pyspark.sql import Column, DataFrame
 
@@ -100,7 +100,7 @@ def shuffle_partitions(frame: DataFrame) -> int:
     return int(value) if value.isdigit() else 1  # some platforms say `auto`
 
 
-def whole_groups(batches: Iterator[pa.RecordBatch], key: str) -> Iterator[pa.RecordBatch]:
+def whole_groups(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.RecordBatch]:
     """Cut a partition of `place_groups` into record batches that hold whole groups only.
 
     A batch ends where Spark's batch ended, moved to the end of a group; a group longer than Spark's

@@ -19,7 +19,7 @@ from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
@@ -45,10 +45,10 @@ def similarities(root_groups: RootGroups, config: SimilaritiesConfig, dense_size
 
 def _compute(
     config: SimilaritiesConfig,
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     schema = arrow_output(schemas.SIMILARITIES)
 
-    def compute(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def compute(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in whole_groups(batches, c.ROOT_KEY):
             for group in groups_from_arrow(rows):  # a row may be 50 MB: one at a time
                 yield pa.RecordBatch.from_pylist([_row(group, config)], schema=schema)

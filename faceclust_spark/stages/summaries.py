@@ -17,7 +17,7 @@ from faceclust_spark.stages.root_groups import place_groups, whole_groups
 from faceclust_spark.tables import columns as c
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pyspark.sql import DataFrame
 
@@ -70,7 +70,7 @@ def cluster_summary(
     )
 
 
-def _describe(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _describe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Give a row for each of the placed clusters. Runs on the executors."""
     schema = to_arrow_schema(_SUMMARISED)
     for rows in whole_groups(batches, c.CLUSTER_ID):
