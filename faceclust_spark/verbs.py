@@ -71,7 +71,7 @@ def evaluate(
     config: Config | None = None,
     *,
     labels: str | None = None,
-    slices: Sequence[str] = (),
+    slices: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Compare the clusters with labels: a row for all faces, and one for each slice.
 
@@ -84,7 +84,7 @@ def evaluate(
     config = (config or Config()).model_copy(update={"source": labels, "tables": tables})
     store = TableStore(spark, tables)
     clusters, faces = store.read(schemas.CLUSTERS), store.read(schemas.FACES)
-    names = tuple(dict.fromkeys((*config.evaluate.slices, *slices)))
+    names = tuple(dict.fromkeys((*config.evaluate.slices, *(slices or ()))))
     ledger = Ledger(spark, store, config, f"evaluate-{pipeline.new_run_id()}")
     with ledger.stage("evaluation", (schemas.CLUSTERS, schemas.FACES)) as record:
         found = labels_of(clusters, faces, labels, names, config.ingest.columns)
