@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from faceclust_spark import steps
 from faceclust_spark.config import Config
 from faceclust_spark.report import RunSummary, summarise_run
+from faceclust_spark.stages.sources import read_source
 from faceclust_spark.steps import Run
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.lease import Lease
@@ -95,6 +96,7 @@ def _run(
     log.info("run %s: %s into %s", run_id, source, store.base)
     with Lease(spark, store, run_id) as lease:
         if fresh:
+            read_source(spark, source, config.ingest)  # a source that cannot be read costs nobody's tables
             store.drop_all()
         ledger = Ledger(spark, store, config, run_id)
         this = Run(spark, store, lease, config, run_id, source)
