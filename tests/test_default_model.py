@@ -1,0 +1,54 @@
+"""The shipped model: its card, and that it is worth more than no model, on galleries without labels."""
+
+import json
+import re
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from faceclust_spark.config import Config, SynthConfig
+from faceclust_spark.kernels.forest import component_keys
+from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
+from faceclust_spark.kernels.metrics import score
+from faceclust_spark.kernels.model import load_model
+from faceclust_spark.kernels.synth import draw_gallery
+from faceclust_spark.local import cluster
+from faceclust_spark.training.validation import mean_f
+
+FOLDER = resources.files("faceclust_spark") / "models" / "default"
+
+
+def test_the_card_tells_what_the_model_is_and_what_it_is_made_of():
+    card = load_model("default").card
+    assert (card["kind"], card["embedding"], card["attributes"]) == ("relations", None, None)
+    assert {"config", "data", "faceclust_version", "torch_version", "metrics", "log", "network"} <= set(card)
+    assert {"sources", "split", "licence_of_the_data", "galleries"} <= set(card["data"])
+    assert "CelebA is for non-commercial research" in card["data"]["licence_of_the_data"]
+    assert card["metrics"]["validation_f"] == max(row["validation_f"] for row in card["log"])
+    assert len(card["metrics"]) > 3  # each composition too
+
+
+def test_the_card_names_no_place_on_a_machine():
+    text = (FOLDER / "card.json").read_text()
+    assert not re.search(r'"(/|file:|s3:|[A-Z]:\\)', text)
+    assert json.loads(text)["config"].keys().isdisjoint({"source", "tables", "spark"})
+
+
+def test_the_readme_of_the_model_names_its_data_and_its_limits():
+    text = (FOLDER / "README.md").read_text()
+    for told in ("LFW", "CelebA", "non-commercial", "faceclust train", "half B"):
+        assert told in text
+
+
+@pytest.mark.parametrize(("dimension", "seed"), [(128, 11), (256, 12)])
+def test_the_default_model_beats_components_at_their_best_threshold(dimension, seed):
+    drawn = draw_gallery(SynthConfig(faces=1_500, seed=seed, dimension=dimension))
+    found = cluster(drawn.embeddings, drawn.attributes, Config(), image_ids=drawn.image_ids.tolist())
+    vectors = quantise(normalise(drawn.embeddings))
+    cosines = np.triu(cosine_matrix(vectors, vectors), 1)
+    best = max(
+        mean_f(score(drawn.labels, component_keys(*np.nonzero(cosines >= threshold), len(vectors))))
+        for threshold in np.arange(0.2, 0.9, 0.02)
+    )
+    assert mean_f(score(drawn.labels, found.labels)) > best + 0.01
