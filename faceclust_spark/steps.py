@@ -222,10 +222,12 @@ def write_clusters(run: Run) -> Outcome:
 
 
 def load_model_of(config: Config) -> Model:
-    """Load the model that the config names. Raises ConfigError where there is none."""
+    """Load the model that the config names. Raises ConfigError where there is none, or it does not fit."""
     from faceclust_spark.kernels.model import load_model
 
-    return load_model(config.confidences.model)
+    model = load_model(config.confidences.model)
+    model.check_rule(config.clusters.rule)
+    return model
 
 
 def _check_model(model: Model, run: Run) -> None:
