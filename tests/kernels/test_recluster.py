@@ -5,8 +5,9 @@ import pytest
 
 from faceclust_spark.config import ClustersConfig
 from faceclust_spark.errors import ConfigError
-from faceclust_spark.kernels import recluster as kernel
-from faceclust_spark.kernels.recluster import contract, mean_log_odds, recluster
+from faceclust_spark.kernels import contraction as kernel
+from faceclust_spark.kernels.contraction import contract
+from faceclust_spark.kernels.recluster import mean_log_odds, recluster
 from faceclust_spark.kernels.refine import PairLogOdds, Refinement
 
 NOBODY = (np.empty(0, np.int64), np.empty(0, np.int64))
