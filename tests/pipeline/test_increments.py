@@ -27,27 +27,24 @@ def images_by_table(store: TableStore) -> dict[str, set[str]]:
 
 
 def test_a_second_source_adds_and_replaces_and_all_are_clustered_anew(spark, drawn, tmp_path):
-    tables = str(tmp_path / "tables")
+    # Attributes stay on the scale of the first batch: without them, parts and whole must agree.
+    config = load_config(None, ["ingest.columns.attributes=null"], CONFIG.model_dump(exclude_unset=True))
+    parts, one = str(tmp_path / "parts"), str(tmp_path / "one")
     first = write_gallery(drawn, tmp_path / "first.parquet", slice(0, 100))
-    faceclust_spark.run(spark, first, tables, CONFIG)
+    faceclust_spark.run(spark, first, parts, config)
     moved = drawn.embeddings.copy()
     moved[90:100] = drawn.embeddings[110:120]  # the same images, with other faces in them
     changed = drawn._replace(embeddings=moved)
     second = write_gallery(changed, tmp_path / "second.parquet", slice(80, 150))
-    summary = faceclust_spark.run(spark, second, tables, CONFIG)
+    summary = faceclust_spark.run(spark, second, parts, config)
     counts = {"read": 70, "new": 50, "replaced": 10, "unchanged": 10, "duplicates": 0}
     assert (summary.faces, summary.ingested) == (150, counts)
-    store = TableStore(spark, tables)
+    store = TableStore(spark, parts)
     expected = set(np.asarray(drawn.image_ids)[:150].tolist())
     assert images_by_table(store) == {"faces": expected, "clusters": expected}
-    # Attributes stay on the scale of the first batch, so a run in one go is compared without them.
     at_once = write_gallery(changed, tmp_path / "all.parquet", slice(0, 150))
-    whole = load_config(None, ["ingest.columns.attributes=null"], CONFIG.model_dump(exclude_unset=True))
-    parts, one = str(tmp_path / "parts"), str(tmp_path / "one")
-    faceclust_spark.ingest(spark, first, parts, whole)
-    faceclust_spark.run(spark, second, parts, whole)
-    faceclust_spark.run(spark, at_once, one, whole)
-    assert cluster_rows(TableStore(spark, parts)) == cluster_rows(TableStore(spark, one))
+    faceclust_spark.run(spark, at_once, one, config)
+    assert cluster_rows(store) == cluster_rows(TableStore(spark, one))
 
 
 def test_the_same_batch_again_changes_nothing(spark, drawn, tmp_path):
@@ -87,9 +84,7 @@ def test_sources_and_tables_of_a_catalogue(spark, drawn, tmp_path):
         )
         assert summary.faces == 40
         assert spark.read.table("faceclust_it.clusters").count() == 40
-        again = faceclust_spark.run(
-            spark, "faceclust_it.gallery", "spark_catalog.faceclust_it", CONFIG, fresh=True
-        )
-        assert again.ingested["new"] == 40
+        again = faceclust_spark.ingest(spark, "faceclust_it.gallery", "spark_catalog.faceclust_it", CONFIG)
+        assert again.ingested["unchanged"] == 40
     finally:
         spark.sql("DROP SCHEMA faceclust_it CASCADE")

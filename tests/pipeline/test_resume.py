@@ -119,9 +119,7 @@ def test_what_another_run_has_changed_in_between_is_done_again(spark, source, un
     assert "neighbours" in summary.seconds
 
 
-def test_an_ingest_that_was_cut_and_abandoned_leaves_nothing(
-    spark, drawn, uncut, source, tmp_path, monkeypatch
-):
+def test_an_ingest_that_was_cut_and_abandoned_leaves_nothing(spark, drawn, source, tmp_path, monkeypatch):
     tables = str(tmp_path / "tables")
     store = TableStore(spark, tables)
     others = write_gallery(drawn, tmp_path / "others.parquet", slice(200, 260))
@@ -131,8 +129,6 @@ def test_an_ingest_that_was_cut_and_abandoned_leaves_nothing(
             faceclust_spark.ingest(spark, others, tables, CONFIG, run_id=run_id)
         faceclust_spark.ingest(spark, source, tables, CONFIG)
         assert store.read(schemas.FACES).count() == store.read(schemas.VECTORS).count() == 120
-    faceclust_spark.run(spark, source, tables, CONFIG)
-    assert cluster_rows(store) == uncut
     orphans = store.read(schemas.VECTORS).join(store.read(schemas.FACES), c.FACE_ID, "left_anti")
     assert orphans.isEmpty()
     assert store.read(schemas.RUNS).where(F.col(c.STATUS) == "failed").count() == 2
