@@ -93,10 +93,11 @@ def _run(
     store = TableStore(spark, tables)
     if len(stages) > 1:
         steps.load_model_of(config)  # a model that is not there is found out before the work, not after it
+    if fresh or not store.exists(schemas.RUNS):
+        read_source(spark, source, config.ingest)  # one that cannot be read costs no tables, and makes none
     log.info("run %s: %s into %s", run_id, source, store.base)
     with Lease(spark, store, run_id) as lease:
         if fresh:
-            read_source(spark, source, config.ingest)  # a source that cannot be read costs nobody's tables
             store.drop_all()
         ledger = Ledger(spark, store, config, run_id)
         this = Run(spark, store, lease, config, run_id, source)
@@ -119,6 +120,8 @@ def _stands(stage: Stage, run: Run, ledger: Ledger) -> bool:
     if not ledger.finished(stage.name):
         return False
     if stage.replaces:
+        if not all(run.store.exists(table) for table in (*stage.reads, *stage.replaces)):
+            return False
         read = ledger.inputs(stage.name)
         unchanged = all(read.get(table.name) == run.store.version(table) for table in stage.reads)
         return unchanged and all(run.store.last_writer(table) == run.run_id for table in stage.replaces)

@@ -24,6 +24,7 @@ from faceclust_spark.stages.thresholds import thresholds, thresholds_frame, thre
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.ledger import Outcome, has_finished
+from faceclust_spark.tables.storage import SCRATCH
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from faceclust_spark.tables.storage import TableStore
 
 log = logging.getLogger(__name__)
-
-_SCRATCH = ("ingest_checked", "ingest_outcomes")
 
 
 @dataclass(frozen=True)
@@ -71,22 +70,24 @@ class Run:
 
 def write_ingest(run: Run) -> Outcome:
     """Check the source's rows and merge its faces; what cannot be used goes to `quarantine`."""
-    _undo_cut_ingest(run)
+    _remove_orphans(run)
     source = read_source(run.spark, run.source, run.config.ingest)
     stored = (schemas.FACES, schemas.VECTORS, schemas.ATTRIBUTE_STATISTICS)
     gallery = Gallery(*(run.read_or_empty(table) for table in stored))
-    batch = ingested(source, run.source, gallery, run.config.ingest, run.store.materialise)
-    run.merge(schemas.QUARANTINE, batch.quarantine)
-    for reason, rows in batch.counts.quarantined.items():
-        log.warning(
-            "quarantined: %s rows, %s, such as %s", f"{rows:,}", reason, batch.counts.examples[reason]
-        )
-    check_quarantined_share(batch.counts, run.config.ingest)
-    if batch.statistics is not None:
-        run.write(schemas.ATTRIBUTE_STATISTICS, batch.statistics)
-    run.merge(schemas.VECTORS, batch.vectors)
-    run.merge(schemas.FACES, batch.faces)
-    run.store.clear_scratch(*_SCRATCH)
+    try:
+        batch = ingested(source, run.source, gallery, run.config.ingest, run.store.materialise)
+        run.merge(schemas.QUARANTINE, batch.quarantine)
+        for reason, rows in batch.counts.quarantined.items():
+            log.warning(
+                "quarantined: %s rows, %s, such as %s", f"{rows:,}", reason, batch.counts.examples[reason]
+            )
+        check_quarantined_share(batch.counts, run.config.ingest)
+        if batch.statistics is not None:
+            run.write(schemas.ATTRIBUTE_STATISTICS, batch.statistics)
+        run.merge(schemas.VECTORS, batch.vectors)
+        run.merge(schemas.FACES, batch.faces)
+    finally:
+        run.store.clear_scratch(*SCRATCH)  # copies of the source's embeddings
     faces = run.read(schemas.FACES).count()
     if not faces:
         raise DataError(f"the gallery holds no face: all rows of {run.source} went to the table `quarantine`")
@@ -103,19 +104,24 @@ def write_ingest(run: Run) -> Outcome:
     return Outcome(faces, details=details)
 
 
-def _undo_cut_ingest(run: Run) -> None:
-    """Take back what another run left that was killed before its faces were in.
+def _remove_orphans(run: Run) -> None:
+    """Remove what another run left behind that was killed before its faces were in.
 
     A face counts as ingested once it stands in `faces`; a vector without one would be clustered as well.
+    Looked for where the last writer of the vectors is not known to have finished its ingest.
     """
-    for table in (schemas.ATTRIBUTE_STATISTICS, schemas.VECTORS):
-        writer = run.store.last_writer(table) if run.store.exists(table) else None
-        if writer in (None, run.run_id) or has_finished(run.store, str(writer), "ingest"):
-            continue
-        if run.store.exists(schemas.FACES) and run.store.last_writer(schemas.FACES) == writer:
-            continue
+    if not run.store.exists(schemas.FACES) or run.read(schemas.FACES).isEmpty():
+        for table in (schemas.ATTRIBUTE_STATISTICS, schemas.VECTORS):
+            if run.store.exists(table) and run.store.last_writer(table) != run.run_id:
+                run.store.drop(table)
+        return
+    writer = run.store.last_writer(schemas.VECTORS)
+    if writer == run.run_id or (writer and has_finished(run.store, writer, "ingest")):
+        return
+    orphans = run.read(schemas.VECTORS).join(run.read(schemas.FACES), c.FACE_ID, "left_anti")
+    if not orphans.isEmpty():
         log.warning("run %s was cut short in its ingest and never resumed: its faces are left out", writer)
-        run.store.roll_back(table, str(writer))
+        run.store.delete(schemas.VECTORS, orphans, run.run_id)
 
 
 def write_thresholds(run: Run) -> Outcome:

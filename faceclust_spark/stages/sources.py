@@ -86,7 +86,7 @@ def read_rows(spark: SparkSession, source: str) -> DataFrame:
 
 
 def _local(source: str) -> Path:
-    return Path(source.removeprefix("file://"))
+    return Path("/" + source[5:].lstrip("/")) if source.startswith("file:/") else Path(source)
 
 
 def _table_exists(spark: SparkSession, name: str) -> bool:
@@ -101,7 +101,7 @@ def _load(spark: SparkSession, kind: str, source: str) -> DataFrame:
         rows = spark.read.format(kind).load(source)
         rows.columns  # noqa: B018  # on Spark Connect, nothing is read before this
     except AnalysisException as error:
-        first_line = str(error).splitlines()[0]
+        first_line = re.sub(r"^\[\w+\] | SQLSTATE: \w+$", "", str(error).splitlines()[0])
         raise DataError(f"cannot read the source {source}: {first_line}\n{_FORMATS}.") from None
     return rows
 

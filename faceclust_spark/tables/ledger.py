@@ -131,9 +131,9 @@ class Ledger:
             .toArrow()
             .to_pylist()
         )
-        for entry in entries:
-            self._require_same(entry)
         done = [entry for entry in entries if entry[c.STATUS] == FINISHED]
+        for entry in done:  # a stage that failed may be tried again with other settings
+            self._require_same(entry)
         self._inputs = {entry[c.STAGE]: dict(entry[c.INPUTS]) for entry in done}
         return {entry[c.STAGE]: json.loads(entry[c.MESSAGE] or "{}") for entry in done}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +23,14 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructField, StructType
 
 _SCRATCH = "_scratch"
+SCRATCH = ("ingest_checked", "ingest_outcomes")  # what ingest materialises
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 _NULLS = re.compile(r"column \w+ of table `\w+` must be set in every row, and is null in some")
 _CONFLICT = re.compile(r"DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)")
 # Whatever the session's defaults are: readers other than Spark open tables of reader version 1 only.
 _PUBLISHED = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
+_CONF_LOCK = threading.Lock()  # the label of a commit is a setting of the whole session
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters or more: not a drive
 _CATALOGUE_NAME = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")
 
 
@@ -39,7 +44,7 @@ class TableStore:
     def __init__(self, spark: SparkSession, base: str) -> None:
         self._spark = spark
         self._in_catalogue = bool(_CATALOGUE_NAME.fullmatch(base))
-        is_folder = not self._in_catalogue and "://" not in base
+        is_folder = not self._in_catalogue and not _URI.match(base)
         self._folder = Path(base).absolute() if is_folder else None
         self.base = str(self._folder) if self._folder else base.rstrip("/")
 
@@ -81,16 +86,9 @@ class TableStore:
         rows = named.select("userMetadata").toArrow()
         return str(rows[0][0].as_py()) if rows.num_rows else None
 
-    def roll_back(self, table: Table, run_id: str) -> None:
-        """Put a table back to what it was before a run first wrote it."""
-        commits = self._spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)}")
-        of_run = commits.where(F.col("userMetadata") == run_id).agg(F.min("version").alias("first"))
-        first = of_run.toArrow()["first"][0].as_py()
-        if not first:
-            self._drop(table.name)
-            return
-        with _faults_told(table.name), self._commits_named(run_id):
-            self._spark.sql(f"RESTORE TABLE {self.sql_name(table)} TO VERSION AS OF {first - 1}")
+    def drop(self, table: Table) -> None:
+        """Delete a table, if it is there; under a URI, its rows."""
+        self._drop(table.name)
 
     def replace(self, table: Table, rows: DataFrame, run_id: str) -> None:
         """Write rows as the table's whole content, in one commit. Raises TableError for a wrong schema."""
@@ -121,17 +119,18 @@ class TableStore:
             return
         same_key = " AND ".join(f"kept.{_quote(key)} <=> new.{_quote(key)}" for key in table.keys)
         content = _quote(c.CONTENT_HASH)
-        view = f"faceclust_merge_{table.name}"
-        checked.createOrReplaceTempView(view)
-        try:
-            with _faults_told(table.name), self._commits_named(run_id):
-                self._spark.sql(
-                    f"MERGE INTO {self.sql_name(table)} AS kept USING {view} AS new ON {same_key} "
-                    f"WHEN MATCHED AND NOT kept.{content} <=> new.{content} THEN UPDATE SET * "
-                    "WHEN NOT MATCHED THEN INSERT *"
-                )
-        finally:
-            self._spark.catalog.dropTempView(view)
+        self._merge(
+            table,
+            checked,
+            f"{same_key} WHEN MATCHED AND NOT kept.{content} <=> new.{content} THEN UPDATE SET * "
+            "WHEN NOT MATCHED THEN INSERT *",
+            run_id,
+        )
+
+    def delete(self, table: Table, keys: DataFrame, run_id: str) -> None:
+        """Delete the rows whose keys are those of `keys`, in one commit."""
+        same_key = " AND ".join(f"kept.{_quote(key)} = new.{_quote(key)}" for key in table.keys)
+        self._merge(table, keys.select(*table.keys), f"{same_key} WHEN MATCHED THEN DELETE", run_id)
 
     def materialise(self, rows: DataFrame, name: str) -> DataFrame:
         """Write rows to a scratch table and read them back: cuts the lineage, computes once."""
@@ -147,10 +146,21 @@ class TableStore:
         """Delete every table of the gallery, and nothing else that lives in the same place."""
         for table in ALL_TABLES:
             self._drop(table.name)
+        self.clear_scratch(*SCRATCH)
 
     def sql_name(self, table: Table) -> str:
         """Give the table's name, quoted for a SQL statement."""
         return self._quoted(table.name)
+
+    def _merge(self, table: Table, rows: DataFrame, rule: str, run_id: str) -> None:
+        """Merge `new` rows into the `kept` ones by a rule; other galleries may do so in the same session."""
+        view = f"faceclust_merge_{secrets.token_hex(8)}"
+        rows.createOrReplaceTempView(view)
+        try:
+            with _faults_told(table.name), self._commits_named(run_id):
+                self._spark.sql(f"MERGE INTO {self.sql_name(table)} AS kept USING {view} AS new ON {rule}")
+        finally:
+            self._spark.catalog.dropTempView(view)
 
     def _exists(self, name: str) -> bool:
         if self._folder and (self._folder / name / "_delta_log").is_dir():
@@ -193,17 +203,18 @@ class TableStore:
     @contextlib.contextmanager
     def _commits_named(self, run_id: str) -> Iterator[None]:
         """Let the commits of SQL statements carry the run id, for which a statement has no option."""
-        before = self._spark.conf.get(_USER_METADATA, None)
-        with contextlib.suppress(PySparkException):  # serverless sessions refuse: a label less
-            self._spark.conf.set(_USER_METADATA, run_id)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(PySparkException):
-                if before is None:
-                    self._spark.conf.unset(_USER_METADATA)
-                else:
-                    self._spark.conf.set(_USER_METADATA, before)
+        with _CONF_LOCK:
+            before = self._spark.conf.get(_USER_METADATA, None)
+            with contextlib.suppress(PySparkException):  # serverless sessions refuse: a label less
+                self._spark.conf.set(_USER_METADATA, run_id)
+            try:
+                yield
+            finally:
+                with contextlib.suppress(PySparkException):
+                    if before is None:
+                        self._spark.conf.unset(_USER_METADATA)
+                    else:
+                        self._spark.conf.set(_USER_METADATA, before)
 
     def _drop(self, name: str) -> None:
         if self._folder and (self._folder / name).is_dir():

@@ -132,3 +132,17 @@ def test_an_ingest_that_was_cut_and_abandoned_leaves_nothing(spark, drawn, sourc
     orphans = store.read(schemas.VECTORS).join(store.read(schemas.FACES), c.FACE_ID, "left_anti")
     assert orphans.isEmpty()
     assert store.read(schemas.RUNS).where(F.col(c.STATUS) == "failed").count() == 2
+
+
+def test_deleted_faces_do_not_come_back_under_a_uri(spark, drawn, source, tmp_path, monkeypatch):
+    tables = (tmp_path / "tables").as_uri()  # where a table is emptied, not removed: as on object storage
+    sources = [write_gallery(drawn, tmp_path / f"{n}.parquet", slice(n, n + 30)) for n in (150, 200, 250)]
+    faceclust_spark.ingest(spark, sources[0], tables, CONFIG)
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        kill_at(patch, {"faces"}, set())
+        faceclust_spark.ingest(spark, sources[1], tables, CONFIG)
+    faceclust_spark.run(spark, sources[2], tables, CONFIG, fresh=True)
+    store = TableStore(spark, tables)
+    expected = set(drawn.image_ids[250:280])
+    assert {row[0] for row in cluster_rows(store)} == expected
+    assert store.read(schemas.VECTORS).count() == store.read(schemas.FACES).count() == 30

@@ -18,6 +18,7 @@ from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.storage import TableStore
+from faceclust_spark.verbs import demo
 
 RUN = "first"
 KEPT = load_config(
@@ -202,6 +203,7 @@ def test_too_many_bad_rows_stop_the_run_and_leave_everything_intact(spark, drawn
     store = TableStore(spark, tables)
     assert store.read(schemas.FACES).count() == store.read(schemas.VECTORS).count() == 40
     assert store.read(schemas.QUARANTINE).count() == 20
+    assert not list((tmp_path / "tables").glob("_scratch*"))
     failed = store.read(schemas.RUNS).where(F.col(c.STATUS) == "failed").toArrow().to_pylist()
     assert [row[c.STAGE] for row in failed] == ["ingest"]
     assert "20 of 40 rows" in failed[0][c.MESSAGE]
@@ -215,8 +217,17 @@ def test_a_model_that_is_not_there_is_told_before_the_work(spark, tmp_path):
 
 
 def test_a_source_that_is_not_there_is_told(spark, tmp_path):
-    with pytest.raises(DataError, match="cannot read the source"):
+    with pytest.raises(DataError, match="cannot read the source") as told:
         faceclust_spark.run(spark, str(tmp_path / "no.parquet"), str(tmp_path / "tables"))
+    assert "SQLSTATE" not in str(told.value)
+    assert not (tmp_path / "tables").exists()  # a name typed wrong leaves nothing behind
+
+
+def test_the_demo_deletes_nobodys_files(spark, tmp_path):
+    (tmp_path / "gallery.parquet").mkdir()
+    with pytest.raises(ConfigError, match="not a demo's folder"):
+        demo(spark, tmp_path, CONFIG)
+    assert (tmp_path / "gallery.parquet").is_dir()
 
 
 def test_a_gallery_of_one_face(spark, drawn, tmp_path):
