@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -266,6 +268,9 @@ def _answer(result: dict[str, Any], text: str, as_json: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with the exit code that the error, if any, stands for."""
+    if threading.current_thread() is threading.main_thread():
+        # YARN, Kubernetes and `timeout` end a job so: as after Ctrl-C, the lease is given back.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(args=arguments, prog_name="faceclust", standalone_mode=False)
     except click.ClickException as error:

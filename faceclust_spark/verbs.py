@@ -12,7 +12,7 @@ from pyspark.errors import AnalysisException
 
 from faceclust_spark import pipeline
 from faceclust_spark.config import Config
-from faceclust_spark.errors import ConfigError
+from faceclust_spark.errors import ConfigError, DataError
 from faceclust_spark.evidence import explain as explain_stored
 from faceclust_spark.report import DemoResult
 from faceclust_spark.stages.evaluation import evaluation
@@ -90,8 +90,7 @@ def evaluate(
         found = labels_of(clusters, faces, labels, names, config.ingest.columns)
         if found.unscored:
             log.info("%s faces have no label and are not scored", f"{found.unscored:,}")
-        of_run = clusters.select(c.RUN_ID).limit(1).toArrow()[c.RUN_ID][0].as_py()
-        store.replace(schemas.EVALUATION, evaluation(clusters, found.rows, names), of_run)
+        store.replace(schemas.EVALUATION, evaluation(clusters, found.rows, names), _run_of(store))
         record.outcome = Outcome(found.scored)
     rows: list[dict[str, Any]] = store.read(schemas.EVALUATION).toArrow().to_pylist()
     return rows
@@ -103,20 +102,32 @@ def explain(spark: SparkSession, tables: str, image_a: str, image_b: str) -> Exp
     Raises DataError for an image that is not in the gallery, was quarantined or is not clustered yet.
     """
     store = TableStore(spark, tables)
-    of_run = store.read(schemas.CLUSTERS).select(c.RUN_ID).limit(1).toArrow()[c.RUN_ID][0].as_py()
+    of_run = _run_of(store)
     used = config_of(store, of_run)
     if used is None:
         log.warning("the settings of run %s cannot be read: explained by the defaults", of_run)
     return explain_stored(store, image_a, image_b, used or Config())
 
 
+def _run_of(store: TableStore) -> str:
+    """Give the run that the clusters come from. Raises DataError where there is none."""
+    ids = store.read(schemas.CLUSTERS).select(c.RUN_ID).limit(1).toArrow()[c.RUN_ID].to_pylist()
+    if not ids:
+        raise DataError(
+            f"nothing is clustered in {store.base} yet: run `faceclust run` with these tables first"
+        )
+    return str(ids[0])
+
+
 def demo(spark: SparkSession, folder: str | Path, config: Config | None = None) -> DemoResult:
     """Make a synthetic gallery, cluster it into Delta tables, and compare with the truth.
 
-    Everything goes into the folder; the gallery and tables of an earlier demo there are replaced.
+    Everything goes into the folder; the gallery and tables of an earlier demo there are replaced. Raises
+    ConfigError for a folder that holds anything else.
     """
     config = config or Config()
     gallery, tables = Path(folder) / "gallery.parquet", Path(folder) / "tables"
+    _claim(Path(folder))
     shutil.rmtree(gallery, ignore_errors=True)
     made = synthesise(spark, str(gallery), config)
     log.info("%-14s %s faces into %s", "synth", f"{made['faces']:,}", gallery)
@@ -125,3 +136,12 @@ def demo(spark: SparkSession, folder: str | Path, config: Config | None = None) 
     summary = pipeline.run(spark, str(gallery), str(tables), settings, fresh=True)
     rows = evaluate(spark, str(tables), settings, slices=(c.QUALITY_BAND,))
     return DemoResult(str(gallery), summary, rows)
+
+
+def _claim(folder: Path) -> None:
+    """Mark a folder as the demo's own: what a user keeps under the same names is not the demo's to delete."""
+    marker = folder / ".faceclust-demo"
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        raise ConfigError(f"{folder} is not empty, and not a demo's folder: name another one with --folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.touch()
