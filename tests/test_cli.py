@@ -116,4 +116,5 @@ def test_the_first_screen_is_ours(tmp_path):
     assert [line.split()[0] for line in slices[1:]] == ["high", "low", "middle"]
     assert "faceclust run --source YOUR.parquet --tables out" in further
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first"]
-    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["gallery.parquet", "tables"]
+    made = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert made == [".faceclust-demo", "gallery.parquet", "tables"]
