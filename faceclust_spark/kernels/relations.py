@@ -61,6 +61,15 @@ def nearest_members(vectors: NDArray[np.int16], scale: Scale) -> NearestMembers:
     return NearestMembers(rows, standardise(similarity, scale))
 
 
+def nearest_by_matrix(cosines: NDArray[np.float32], scale: Scale) -> NearestMembers:
+    """Find what `nearest_members` finds, from the cosines of each image with each, `(n, n)`."""
+    width = min(NEAREST, max(len(cosines) - 1, 0))
+    rows = np.empty((len(cosines), width), np.int32)
+    similarity = np.empty((len(cosines), width), np.float32)
+    _take_nearest(cosines, 0, rows, similarity)
+    return NearestMembers(rows, standardise(similarity, scale))
+
+
 def node_inputs(nearest: NearestMembers, size: int) -> NDArray[np.float32]:
     """Describe each image by the density around it: float32 `(n, NODE_INPUTS)`.
 
@@ -95,19 +104,39 @@ def pair_inputs(
     inputs = np.zeros((len(first), PAIR_INPUTS), np.float32)
     if not len(first):
         return inputs
-    order = np.argsort(nearest.rows, axis=1, kind="stable")
-    by_row = np.take_along_axis(nearest.rows, order, 1)
-    ranks = order.astype(np.int32)
-    sims = np.take_along_axis(nearest.similarity, order, 1)
     nodes = node_inputs(nearest, len(nearest.rows))
-    _face_inputs(first, second, similarity, by_row, ranks, sims, nodes, inputs)
-    telling = attributes[:, (np.nan_to_num(attributes) != 0).any(axis=0)]
+    _face_inputs(first, second, similarity, *lists_by_row(nearest), nodes, inputs)
+    telling = telling_attributes(attributes)
     if telling.shape[1]:
-        _attribute_inputs(first, second, np.ascontiguousarray(telling, np.float32), inputs)
+        _attribute_inputs(first, second, telling, inputs)
     return inputs
 
 
-@numba.njit(cache=True)
+class ListsByRow(NamedTuple):
+    """The nearest members of each image by ascending row. All `(n, t)`; ranks count from 0."""
+
+    rows: NDArray[np.int32]
+    ranks: NDArray[np.int32]
+    similarity: NDArray[np.float32]
+
+
+def lists_by_row(nearest: NearestMembers) -> ListsByRow:
+    """Sort each image's nearest members by row, so that two lists can be walked side by side."""
+    order = np.argsort(nearest.rows, axis=1, kind="stable")
+    return ListsByRow(
+        np.take_along_axis(nearest.rows, order, 1),
+        order.astype(np.int32),
+        np.take_along_axis(nearest.similarity, order, 1),
+    )
+
+
+def telling_attributes(attributes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Leave out attributes that are 0 or missing everywhere. Shapes: `(n, a)` to `(n, b)`, b <= a."""
+    told = ((attributes != 0) & ~np.isnan(attributes)).any(axis=0)
+    return np.ascontiguousarray(attributes[:, told], np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
 def _take_nearest(block, start, rows, similarity):  # type: ignore[no-untyped-def]
     """Keep the largest of each row, by insertion into a sorted list; the row's own column is left out."""
     width = rows.shape[1]
@@ -130,8 +159,8 @@ def _take_nearest(block, start, rows, similarity):  # type: ignore[no-untyped-de
                 filled += 1
 
 
-@numba.njit(cache=True)
-def _link_vectors(sims):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, nogil=True)
+def link_vectors(sims):  # type: ignore[no-untyped-def]
     """Give, at both temperatures, the weights of each image's neighbours and the length of the whole."""
     n, width = sims.shape
     weights = np.empty((2, n, width), np.float32)
@@ -150,8 +179,8 @@ def _link_vectors(sims):  # type: ignore[no-untyped-def]
     return weights, norms
 
 
-@numba.njit(cache=True)
-def _density_inputs(i, j, s, nodes, inputs):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, nogil=True)
+def density_inputs(i, j, s, nodes, inputs):  # type: ignore[no-untyped-def]
     """Fill in the lower and higher density of the two, and the pair's similarity relative to each."""
     for k in range(3):
         low, high = min(nodes[i, k], nodes[j, k]), max(nodes[i, k], nodes[j, k])
@@ -162,10 +191,10 @@ def _density_inputs(i, j, s, nodes, inputs):  # type: ignore[no-untyped-def]
     inputs[20] = nodes[i, nodes.shape[1] - 1]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _face_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  # type: ignore[no-untyped-def]
     n, width = rows.shape
-    weights, norms = _link_vectors(sims)
+    weights, norms = link_vectors(sims)
     for p in range(len(first)):
         i, j, s = first[p], second[p], similarity[p]
         dot0, dot1 = np.float32(0.0), np.float32(0.0)
@@ -214,10 +243,10 @@ def _face_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  
         inputs[p, 5] = np.log(min(rank_ij, rank_ji))
         inputs[p, 6] = np.log(max(rank_ij, rank_ji))
         inputs[p, 7] = third
-        _density_inputs(i, j, s, nodes, inputs[p])
+        density_inputs(i, j, s, nodes, inputs[p])
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _attribute_inputs(first, second, attributes, inputs):  # type: ignore[no-untyped-def]
     """Cosine, mean, root mean square, median and 80 % quantile of differences, and a presence flag."""
     width = attributes.shape[1]
