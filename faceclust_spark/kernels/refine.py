@@ -13,19 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.config import ConfidencesConfig, SimilaritiesConfig
-from faceclust_spark.kernels.grid import cosine_matrix, grid_scale
+from faceclust_spark.kernels.grid import cosine_matrix, dots_to_cosines, grid_scale
 from faceclust_spark.kernels.relations import (
     NEAREST,
     NODE_INPUTS,
     PAIR_INPUTS,
     NearestMembers,
     Scale,
+    nearest_by_matrix,
     nearest_members,
     node_inputs,
     pair_inputs,
     standardise,
 )
 from faceclust_spark.kernels.similarities import attribute_similarities, fuse
+from faceclust_spark.kernels.triangles import triangle_inputs, triangle_rows
 
 if TYPE_CHECKING:
     from faceclust_spark.kernels.graph_convolution import GroupTensors
@@ -112,7 +114,8 @@ def describe(
     """Compute a group's inputs for one kind of model."""
     size = len(group.face_ids)
     dense = size <= config.dense_size
-    by_face = nearest_members(group.vectors, scale)
+    cosines = cosine_matrix(group.vectors, group.vectors) if dense else None
+    by_face = nearest_members(group.vectors, scale) if cosines is None else nearest_by_matrix(cosines, scale)
     fused = kind == "literal" and dense and group.attributes.shape[1] > 0
     convolved = _nearest_fused(group, similarities, scale) if fused else by_face
     features = group.vectors.astype(np.float32) / np.float32(grid_scale(max(group.vectors.shape[1], 1)))
@@ -122,9 +125,13 @@ def describe(
     if kind == "literal":
         nobody = np.empty(0, np.int64)
         return GroupInputs(nodes, convolved, nobody, nobody, np.empty((0, PAIR_INPUTS), np.float32), dense)
-    first, second = np.triu_indices(size, 1) if dense else _sampled_pairs(group, by_face, config)
-    cosines = _pair_cosines(group.vectors, first, second, dense)
-    pairs = pair_inputs(first, second, standardise(cosines, scale), by_face, group.attributes)
+    if cosines is not None:
+        first, second = triangle_rows(size)
+        pairs = triangle_inputs(standardise(cosines, scale), by_face, group.attributes)
+    else:
+        first, second = _sampled_pairs(group, by_face, config)
+        own = standardise(_pair_cosines(group.vectors, first, second), scale)
+        pairs = pair_inputs(first, second, own, by_face, group.attributes)
     return GroupInputs(nodes, convolved, first, second, pairs, dense)
 
 
@@ -177,7 +184,8 @@ def link_weights(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
 def _infer(groups: Sequence[Group], inputs: Sequence[GroupInputs], model: Model) -> list[Refinement]:
     import torch
 
-    from faceclust_spark.kernels.graph_convolution import fixed_blocks, pair_extras
+    from faceclust_spark.kernels.graph_convolution import fixed_blocks
+    from faceclust_spark.kernels.pair_head import GroupPairs, Images, pair_log_odds
 
     rows = fixed_blocks(ROWS_AT_ONCE)
     network = model.network
@@ -185,23 +193,22 @@ def _infer(groups: Sequence[Group], inputs: Sequence[GroupInputs], model: Model)
     hidden = network.embed(tensors, rows)
     logits = network.confidences(hidden, tensors, rows)
     # In blocks too: torch takes another sigmoid for the last few values than for those before.
-    confidences = rows(torch.nn.Sigmoid(), logits.T).T.contiguous()
-    results, start = [], 0
-    for group, one in zip(groups, inputs, strict=True):
-        size = len(group.face_ids)
-        own = confidences[:, start : start + size]
-        log_odds = np.empty(len(one.first), np.int16)
-        for at in range(0, len(one.first), 64 * ROWS_AT_ONCE):
-            part = slice(at, at + 64 * ROWS_AT_ONCE)
-            pairs = torch.from_numpy(np.stack([one.first[part], one.second[part]]).astype(np.int64))
-            extras = pair_extras(own, torch.from_numpy(group.keys), pairs)
-            answer = network.log_odds(
-                hidden[start : start + size], pairs, torch.from_numpy(one.pairs[part]), extras, rows
-            )
-            log_odds[part] = round_log_odds(answer.numpy())
-        results.append(_refinement(one, own.numpy().copy(), log_odds, size))
-        start += size
-    return results
+    confidences = rows(torch.nn.Sigmoid(), logits.T).T.contiguous().numpy()
+    starts = np.cumsum([0, *(len(group.face_ids) for group in groups)])
+    ends = np.cumsum([len(one.first) for one in inputs])
+    log_odds = np.empty(0, np.int16)
+    if ends[-1]:
+        pairs = [
+            GroupPairs(s, one.first, one.second, one.pairs) for s, one in zip(starts, inputs, strict=False)
+        ]
+        images = Images(hidden.numpy(), confidences, tensors.keys.numpy())
+        log_odds = round_log_odds(pair_log_odds(network, images, pairs, ROWS_AT_ONCE))
+    return [
+        _refinement(one, confidences[:, start:end].copy(), own.copy(), end - start)
+        for one, start, end, own in zip(
+            inputs, starts[:-1], starts[1:], np.split(log_odds, ends[:-1]), strict=True
+        )
+    ]
 
 
 def _refinement(
@@ -233,10 +240,8 @@ def _nearest_fused(group: Group, similarities: SimilaritiesConfig, scale: Scale)
 
 
 def _pair_cosines(
-    vectors: NDArray[np.int16], first: NDArray[np.int64], second: NDArray[np.int64], dense: bool
+    vectors: NDArray[np.int16], first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    if dense:
-        return cosine_matrix(vectors, vectors)[first, second]
     parts = [
         np.einsum(
             "ij,ij->i",
@@ -245,11 +250,8 @@ def _pair_cosines(
         )
         for at in range(0, len(first), 65_536)
     ]
-    # Exact integers either way, so the same bits as in a matrix product.
-    dots = np.concatenate(parts).astype(np.float32)
-    from faceclust_spark.kernels.grid import dots_to_cosines
-
-    return dots_to_cosines(dots, vectors.shape[1])
+    # Exact integers, so the same bits as in a matrix product.
+    return dots_to_cosines(np.concatenate(parts).astype(np.float32), vectors.shape[1])
 
 
 def _sampled_pairs(
