@@ -1,0 +1,99 @@
+"""What a second core gives: one gallery on local[1] and on local[2], stage by stage.
+
+    python tests/benchmarks/cores.py                    # 200,000 x 256 faces
+    python tests/benchmarks/cores.py --faces 50000
+
+Two fresh processes on the same source, the one with more cores first; both must give the same clusters, or
+the benchmark fails. `speed_up` at the top level is the least of all heavy stages: ingest, neighbours,
+coarse_groups, confidences, clusters. The last line on stdout is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import deltalake
+from common import (
+    HEAVY,
+    Ran,
+    answer,
+    make_parser,
+    run_pipelines,
+    say,
+    synthetic_blocks,
+    table_of,
+    write_gallery,
+)
+from overhead import require_same
+
+from faceclust_spark.config import SynthConfig
+
+
+def measure(faces: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run one gallery with more cores and with one."""
+    with tempfile.TemporaryDirectory(prefix="faceclust-cores-") as name:
+        folder = Path(name)
+        config = SynthConfig(faces=faces, dimension=arguments.dimension, seed=3)
+        source = write_gallery(synthetic_blocks(config), folder / "gallery.parquet")
+        several, one = (
+            run_pipelines([(source, str(folder / f"on-{cores}"))], cores, arguments).runs[0]
+            for cores in (arguments.cores, 1)
+        )
+        columns = ["image_id", "cluster_id"]
+        expected = deltalake.DeltaTable(f"{one.tables}/clusters").to_pyarrow_table(columns=columns)
+        require_same(expected, several.tables)
+    row = row_of(one, several, arguments.cores)
+    say(describe(row))
+    return row
+
+
+def row_of(one: Ran, several: Ran, cores: int) -> dict[str, Any]:
+    """Give what the cores gain: a row of the results."""
+    stages = {
+        stage: {
+            "one_core_seconds": seconds,
+            "seconds": several.stages[stage],
+            "speed_up": seconds / several.stages[stage],
+        }
+        for stage, seconds in one.stages.items()
+    }
+    return {
+        "faces": one.faces,
+        "cores": cores,
+        "one_core_seconds": one.seconds,
+        "seconds": several.seconds,
+        "speed_up": one.seconds / several.seconds,
+        "least_heavy_speed_up": min(stages[stage]["speed_up"] for stage in HEAVY),
+        "stages": stages,
+    }
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    stages = row["stages"]
+    columns = {
+        "one core s": lambda stage: f"{stages[stage]['one_core_seconds']:.1f}",
+        f"{row['cores']} cores s": lambda stage: f"{stages[stage]['seconds']:.1f}",
+        "speed-up": lambda stage: f"{stages[stage]['speed_up']:.2f}",
+    }
+    return (
+        f"{row['faces']:,} faces: {row['one_core_seconds']:.1f} s on one core, {row['seconds']:.1f} s on "
+        f"{row['cores']}, the same clusters\n{table_of(list(stages), columns)}\n"
+    )
+
+
+def main() -> None:
+    parser = make_parser(__doc__, "200000")
+    parser.add_argument("--cores", type=int, default=2, help="that one core is compared with; default 2")
+    arguments = parser.parse_args()
+    rows = [measure(faces, arguments) for faces in arguments.faces]
+    least = min(row["least_heavy_speed_up"] for row in rows)
+    say(f"least speed-up of a heavy stage {least:.2f}")
+    answer(rows, speed_up=least)
+
+
+if __name__ == "__main__":
+    main()

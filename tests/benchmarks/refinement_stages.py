@@ -1,0 +1,178 @@
+"""The Spark side of refinement.py: the stages `refinements` and `clusters`, and what in them is not kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from common import EVENT_LOG, Span, Work, read_events
+
+from faceclust_spark.arrow import vectors_to_arrow
+from faceclust_spark.config import Config, SparkConfig
+from faceclust_spark.kernels.model import Model, model_bytes
+from faceclust_spark.kernels.refine import Group
+from faceclust_spark.kernels.relations import Scale
+from faceclust_spark.tables import columns as c
+from faceclust_spark.tables import schemas
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from faceclust_spark.tables.storage import TableStore
+
+FEW = 50  # groups of the first run, which starts the workers and compiles
+
+
+class Refining(NamedTuple):
+    """What the stages refine with."""
+
+    model: bytes
+    config: Config
+    scale: Scale
+
+
+def run_stages(
+    groups: Sequence[Group], thresholds: np.ndarray, model: Model, config: Config, scale: Scale, cores: int
+) -> dict[str, dict[str, float]]:
+    """Take groups through the two stages on `local[cores]`, from Delta to Delta; gives a row a stage."""
+    from faceclust_spark.session import get_session
+    from faceclust_spark.tables.storage import TableStore
+
+    refining = Refining(model_bytes(model), config, scale)
+    with tempfile.TemporaryDirectory(prefix="faceclust-refinement-") as name:
+        folder = Path(name)
+        (folder / "events").mkdir()
+        settings = {**EVENT_LOG, "spark.eventLog.dir": f"file:{folder}/events"}
+        spark = get_session(SparkConfig(master=f"local[{cores}]", settings=settings))
+        store = TableStore(spark, str(folder / "tables"))
+        for what, some in (("first", groups[:FEW]), ("timed", groups)):
+            (folder / what).mkdir()
+            for table, rows in tables_of(some, thresholds).items():
+                store.replace(table, _frame(spark, rows, table, folder / what), "benchmark")
+            spans = _time_stages(store, refining, folder / what)
+        spark.stop()
+        (log,) = (folder / "events").iterdir()
+        with log.open(encoding="utf-8") as lines:
+            work = read_events(lines, spans)
+        return {
+            span.stage: transfer_row(span, work[span.stage], _kernel_seconds(folder / "timed" / span.stage))
+            for span in spans
+        }
+
+
+def transfer_row(span: Span, work: Work, kernels: float) -> dict[str, float]:
+    """Divide the tasks' time of a Spark stage into its kernels and all else."""
+    return {
+        "seconds": span.seconds,
+        "task_seconds": work.task_seconds,
+        "kernels_seconds": kernels,
+        "transfer_seconds": work.task_seconds - kernels,
+        "transfer_share": (work.task_seconds - kernels) / work.task_seconds,
+        "shuffle_bytes": work.shuffle_write_bytes,
+    }
+
+
+def _time_stages(store: TableStore, refining: Refining, folder: Path) -> list[Span]:
+    from faceclust_spark.stages import clusters, confidences
+    from faceclust_spark.stages.root_groups import root_groups
+
+    config = refining.config
+    coarse, vectors, faces = (
+        store.read(table) for table in (schemas.COARSE_GROUPS, schemas.VECTORS, schemas.FACES)
+    )
+    with _timed_in_workers(confidences, "refine_groups", folder / schemas.REFINEMENTS.name):
+        refined = confidences.refinements(
+            root_groups(coarse, vectors, config.confidences),
+            refining.model,
+            config.confidences,
+            config.similarities,
+            refining.scale,
+        )
+        first = _timed_write(store, schemas.REFINEMENTS, refined)
+    # The stage's own function around the kernel: what it calls is looked up in the workers' own module.
+    with _timed_in_workers(clusters, "_assigned", folder / schemas.CLUSTERS.name):
+        found = clusters.clusters(store.read(schemas.REFINEMENTS), faces, config.clusters)
+        second = _timed_write(store, schemas.CLUSTERS, found)
+    return [first, second]
+
+
+def tables_of(groups: Sequence[Group], thresholds: np.ndarray) -> dict[schemas.Table, dict[str, Any]]:
+    """Give the groups as rows of the tables that the stages read."""
+    ids = np.concatenate([group.face_ids for group in groups])
+    keys = np.concatenate([group.keys for group in groups], axis=1)
+    attributes = np.concatenate([group.attributes for group in groups])
+    nothing = [None] * len(ids)
+    return {
+        schemas.COARSE_GROUPS: {
+            c.THRESHOLD: np.repeat(thresholds, len(ids)),
+            c.GROUP_KEY: keys.ravel(),
+            c.ROOT_KEY: np.tile(keys[0], len(keys)),
+            c.FACE_ID: np.tile(ids, len(keys)),
+            c.LEVEL: np.repeat(thresholds, len(ids)),
+        },
+        schemas.VECTORS: {
+            c.FACE_ID: ids,
+            c.VECTOR: vectors_to_arrow(np.concatenate([group.vectors for group in groups])),
+            c.ATTRIBUTES: [
+                [None if missing else value for value, missing in zip(row, gone, strict=True)]
+                for row, gone in zip(attributes.tolist(), np.isnan(attributes), strict=True)
+            ],
+        },
+        schemas.FACES: {c.FACE_ID: ids, c.IMAGE_ID: [f"image-{face}" for face in ids], c.PHOTO_ID: nothing},
+    }
+
+
+def _frame(spark: SparkSession, rows: Mapping[str, Any], table: schemas.Table, folder: Path) -> Any:
+    """Write rows to Parquet, with nulls or empty text in the columns not given, and read them with Spark."""
+    from faceclust_spark.stages.output import arrow_output
+
+    count = len(rows[c.FACE_ID])
+    columns = [
+        rows[field.name]
+        if field.name in rows
+        else pa.nulls(count, field.type)
+        if field.nullable
+        else pa.repeat(pa.scalar("", field.type), count)
+        for field in arrow_output(table)
+    ]
+    path = folder / f"{table.name}.parquet"
+    pq.write_table(pa.table(columns, schema=arrow_output(table)), path, row_group_size=20_000)
+    return spark.read.parquet(str(path))
+
+
+def _timed_write(store: TableStore, table: schemas.Table, rows: Any) -> Span:
+    started, start = time.time(), time.perf_counter()
+    store.replace(table, rows, "benchmark")
+    return Span(table.name, started, time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _timed_in_workers(stage: Any, function: str, folder: Path) -> Iterator[None]:
+    """Let the UDFs that are made inside leave the seconds of each call of a function in a folder."""
+    folder.mkdir()
+    work = getattr(stage, function)
+
+    def leave_seconds(*args: Any) -> Any:
+        start = time.perf_counter()
+        result = work(*args)
+        with (folder / f"{os.getpid()}.txt").open("a") as file:
+            file.write(f"{time.perf_counter() - start}\n")
+        return result
+
+    setattr(stage, function, leave_seconds)
+    try:
+        yield
+    finally:
+        setattr(stage, function, work)
+
+
+def _kernel_seconds(folder: Path) -> float:
+    return sum(float(line) for path in folder.iterdir() for line in path.read_text().split())
