@@ -1,10 +1,11 @@
-# make demo: from nothing to clusters. make test: the tests. Both install what is missing.
+# make demo: from nothing to clusters. make test: the tests. make bench: all benchmarks, hours.
+# Each installs what is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format install clean
+.PHONY: demo test lint format install bench clean
 
 demo: $(INSTALLED)
 	@$(BIN)/faceclust demo
@@ -32,9 +33,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m faceclust_spark.session
 	@touch $@
 
-bench-%: $(INSTALLED)
+# One benchmark: make bench-growth ARGS='--faces 50000,100000'. Tables on stderr, one JSON object on stdout.
+bench-%: $(VENV)/.bench
+	@$(BIN)/python tests/benchmarks/$*.py $(ARGS)
+
+bench: bench-all
+
+$(VENV)/.bench: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
-	@$(BIN)/python tests/benchmarks/$*.py
+	@touch $@
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info
