@@ -27,26 +27,27 @@ def contract(
 
     Returns the smallest row of each row's cluster, int64 `(n,)`.
     """
-    labels = np.arange(size)
     # Merging happens only along positive links, so each component of those is a problem of its own.
     positive = weight > 0
     keys = component_keys(first[positive], second[positive], size)
-    order = np.argsort(keys, kind="stable")
-    bounds = np.flatnonzero(np.diff(keys[order])) + 1
-    inside = keys[first] == keys[second]
-    by_component = np.argsort(keys[first[inside]], kind="stable")
-    f, s, w = (column[inside][by_component] for column in (first, second, weight))
-    link_keys = keys[f]
-    a, b = apart
-    for members in np.split(order, bounds):
-        if len(members) == 1:
-            continue
-        span = slice(*np.searchsorted(link_keys, [keys[members[0]], keys[members[0]] + 1]))
-        one, other = (np.searchsorted(members, column[span]) for column in (f, s))
-        kept = (keys[a] == keys[members[0]]) & (keys[b] == keys[members[0]])
-        this, that = (np.searchsorted(members, column[kept]) for column in (a, b))
-        way = _contract if len(members) <= DENSE_COMPONENT else _contract_rounds
-        labels[members] = members[way(len(members), one, other, w[span], this, that)]
+    labels = np.arange(size)
+    _contract_components(keys, first, second, weight, apart, DENSE_COMPONENT, labels)
+    sizes = np.bincount(keys, minlength=size)
+    for key in np.flatnonzero(sizes > DENSE_COMPONENT).tolist():
+        inside = keys == key
+        members = np.flatnonzero(inside)
+        places = np.cumsum(inside) - 1
+        kept, never = inside[first] & inside[second], inside[apart[0]] & inside[apart[1]]
+        labels[members] = members[
+            _contract_rounds(
+                len(members),
+                places[first[kept]],
+                places[second[kept]],
+                weight[kept],
+                places[apart[0][never]],
+                places[apart[1][never]],
+            )
+        ]
     return labels
 
 
@@ -88,57 +89,119 @@ def _contract_rounds(
         labels = target[labels]
 
 
-@numba.njit(cache=True)
-def _contract(  # type: ignore[no-untyped-def]  # noqa: PLR0912
-    count, first, second, weight, apart_first, apart_second
+@numba.njit(cache=True, nogil=True)
+def _contract_components(  # type: ignore[no-untyped-def]
+    keys, first, second, weight, apart, largest, labels
 ):
-    """Contract one component with a dense matrix of sums and each row's best partner."""
-    sums = np.zeros((count, count), np.int64)
-    for i in range(len(first)):
-        sums[first[i], second[i]] += weight[i]
-        sums[second[i], first[i]] += weight[i]
-    for i in range(len(apart_first)):
-        sums[apart_first[i], apart_second[i]] = _APART
-        sums[apart_second[i], apart_first[i]] = _APART
-    label = np.arange(count)
-    alive = np.ones(count, np.bool_)
-    best = np.full(count, -1)
-    for x in range(count):
-        best[x] = _best_partner(sums, alive, x)
+    """Write the labels of all components of 2 to `largest` images, each from a dense matrix of sums."""
+    places, sizes = np.empty(len(keys), np.int64), np.zeros(len(keys), np.int64)
+    for x in range(len(keys)):
+        places[x] = sizes[keys[x]]
+        sizes[keys[x]] += 1
+    members, _ = _group_by(keys, keys, len(keys))
+    links, link_starts = _group_by(keys[first], keys[second], len(keys))
+    never, never_starts = _group_by(keys[apart[0]], keys[apart[1]], len(keys))
+    at = 0
+    for key in range(len(keys)):
+        size = sizes[key]
+        own = members[at : at + size]
+        at += size
+        if size < 2 or size > largest:
+            continue
+        sums = np.zeros((size, size), np.int64)
+        for p in links[link_starts[key] : link_starts[key + 1]]:
+            i, j = places[first[p]], places[second[p]]
+            sums[i, j] += weight[p]
+            sums[j, i] += weight[p]
+        for p in never[never_starts[key] : never_starts[key + 1]]:
+            i, j = places[apart[0][p]], places[apart[1][p]]
+            sums[i, j] = sums[j, i] = _APART
+        labels[own] = own[_contract(sums)]
+
+
+@numba.njit(cache=True, nogil=True)
+def _group_by(one, other, count):  # type: ignore[no-untyped-def]
+    """Give the places where both keys agree, by key, and where the places of each key start."""
+    starts = np.zeros(count + 1, np.int64)
+    for p in range(len(one)):
+        if one[p] == other[p]:
+            starts[one[p] + 1] += 1
+    starts = np.cumsum(starts)
+    ends = starts.copy()
+    places = np.empty(starts[-1], np.int64)
+    for p in range(len(one)):
+        if one[p] == other[p]:
+            places[ends[one[p]]] = p
+            ends[one[p]] += 1
+    return places, starts
+
+
+@numba.njit(cache=True, nogil=True)
+def _contract(sums):  # type: ignore[no-untyped-def]
+    """Contract one component, given the sums between its images; each row keeps its best partner.
+
+    `alive` lists the clusters that are left, ascending, so the work shrinks with them. A sum that grew
+    needs no search: it was its row's best before, or is compared with the best.
+    """
+    count = len(sums)
+    alive, into = np.arange(count), np.arange(count)
+    best, gain = np.full(count, -1), np.zeros(count, np.int64)
+    for x in alive:
+        best[x], gain[x] = _best_partner(sums, alive, x)
+    left = count
     while True:
-        a = -1
-        for x in range(count):
-            if alive[x] and best[x] >= 0 and (a < 0 or sums[x, best[x]] > sums[a, best[a]]):
+        a = alive[0]
+        for x in alive[:left]:
+            if gain[x] > gain[a]:
                 a = x
-        if a < 0:
+        if gain[a] == 0:
             break
         b = best[a]
         if b < a:
             a, b = b, a
-        alive[b] = False
-        for x in range(count):
-            if label[x] == b:
-                label[x] = a
-            if alive[x] and x != a:
-                sums[a, x] += sums[b, x]
-                sums[x, a] = sums[a, x]
-        best[a] = _best_partner(sums, alive, a)
-        for x in range(count):
-            if not alive[x] or x == a:
-                continue
-            if best[x] == a or best[x] == b:
-                best[x] = _best_partner(sums, alive, x)
-            elif sums[x, a] > 0:
-                y = best[x]
-                if y < 0 or sums[x, a] > sums[x, y] or (sums[x, a] == sums[x, y] and a < y):
-                    best[x] = a
-    return label
+        into[b] = a
+        left = _remove(alive, left, b)
+        best[a], gain[a] = _merge(sums, alive[:left], best, gain, a, b)
+    for x in range(count):
+        into[x] = into[into[x]]  # rows ascend, so what x has gone into is known
+    return into
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
+def _merge(sums, alive, best, gain, a, b):  # type: ignore[no-untyped-def]
+    """Add the sums of b to those of a, and give a's best partner and its gain."""
+    own, most = -1, 0
+    for x in alive:
+        if x == a:
+            continue
+        total = sums[a, x] + sums[b, x]
+        sums[a, x] = sums[x, a] = total
+        if total > most:
+            own, most = x, total
+        if best[x] == a or best[x] == b:
+            if total >= gain[x]:
+                best[x], gain[x] = a, total
+            else:
+                best[x], gain[x] = _best_partner(sums, alive, x)
+        elif total > gain[x] or (total == gain[x] and total > 0 and a < best[x]):
+            best[x], gain[x] = a, total
+    return own, most
+
+
+@numba.njit(cache=True, nogil=True)
+def _remove(values, count, value):  # type: ignore[no-untyped-def]
+    """Take a value out of the first `count`, which ascend; give how many are left."""
+    place = np.searchsorted(values[:count], value)
+    for r in range(place, count - 1):
+        values[r] = values[r + 1]
+    return count - 1
+
+
+@numba.njit(cache=True, nogil=True)
 def _best_partner(sums, alive, x):  # type: ignore[no-untyped-def]
-    best = -1
-    for y in range(sums.shape[0]):
-        if y != x and alive[y] and sums[x, y] > 0 and (best < 0 or sums[x, y] > sums[x, best]):
-            best = y
-    return best
+    """Give the partner of the largest positive sum, the smallest of equal ones, and the sum; else -1, 0."""
+    best, gain = -1, 0
+    for y in alive:
+        if y != x and sums[x, y] > gain:
+            best, gain = y, sums[x, y]
+    return best, gain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +12,7 @@ from faceclust_spark.config import ClustersConfig
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.contraction import contract
 from faceclust_spark.kernels.refine import LOG_ODDS_STEPS, PairLogOdds, Refinement
+from faceclust_spark.kernels.triangles import triangle_rows
 
 NEEDS_PAIRS = (
     "clusters.rule=correlation needs refined similarities, and a model of kind `literal` gives none: "
@@ -63,19 +65,10 @@ def mean_log_odds(
 
     Over the pairs that are known; NaN where there is none.
     """
+    clusters, numbers = np.unique(labels, return_inverse=True)
     first, second = _pair_rows(pairs, size)
-    value = pairs.log_odds.astype(np.int64)
-    one, other = np.concatenate([first, second]), np.concatenate([second, first])
-    value = np.concatenate([value, value])
-    code, inverse, counts = np.unique(one * size + labels[other], return_inverse=True, return_counts=True)
-    sums = np.bincount(inverse, weights=value, minlength=len(code))  # integers: exact
-    means = sums / counts / LOG_ODDS_STEPS
-    image, cluster = code // size, code % size
-    own, best = np.full(size, np.nan), np.full(size, np.nan)
-    is_own = cluster == labels[image]
-    own[image[is_own]] = means[is_own]
-    np.fmax.at(best, image[~is_own], means[~is_own])
-    return own, best
+    own, best = _means_by_cluster(first, second, pairs.log_odds, numbers, len(clusters))
+    return own / LOG_ODDS_STEPS, best / LOG_ODDS_STEPS
 
 
 def _links(
@@ -91,8 +84,7 @@ def _links(
 def _pair_rows(pairs: PairLogOdds, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if len(pairs.first) or not len(pairs.log_odds):
         return pairs.first.astype(np.int64), pairs.second.astype(np.int64)
-    first, second = np.triu_indices(size, 1)
-    return first, second
+    return triangle_rows(size)
 
 
 def _photo_pairs(photos: NDArray[np.int64] | None, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -101,13 +93,63 @@ def _photo_pairs(photos: NDArray[np.int64] | None, size: int) -> tuple[NDArray[n
     if photos is None:
         return none, none
     rows = np.flatnonzero(photos >= 0)
-    order = rows[np.argsort(photos[rows], kind="stable")]
-    groups = np.split(order, np.flatnonzero(np.diff(photos[order])) + 1)
-    both = [np.stack(np.triu_indices(len(g), 1)) for g in groups]
-    pairs = [(np.sort(g)[f], np.sort(g)[s]) for g, (f, s) in zip(groups, both, strict=True)]
-    if not pairs:
+    if len(rows) < 2:
         return none, none
-    return np.concatenate([f for f, _ in pairs]), np.concatenate([s for _, s in pairs])
+    order = rows[np.argsort(photos[rows], kind="stable")]
+    first, second = _pairs_of_equals(photos[order], order)
+    return first, second
+
+
+@numba.njit(cache=True, nogil=True)
+def _pairs_of_equals(values, rows):  # type: ignore[no-untyped-def]
+    """Give all pairs of rows with equal values; equal values stand together, their rows ascending."""
+    first, second = [], []
+    for i in range(len(rows)):
+        for j in range(i + 1, len(rows)):
+            if values[j] != values[i]:
+                break
+            first.append(rows[i])
+            second.append(rows[j])
+    return np.array(first, np.int64), np.array(second, np.int64)
+
+
+@numba.njit(cache=True, nogil=True)
+def _means_by_cluster(first, second, value, numbers, clusters):  # type: ignore[no-untyped-def]
+    """Give each image's mean value to its own cluster's others, and the largest to another cluster.
+
+    Sums of integers, image by image over its pairs: exact, and in memory that follows the pairs.
+    """
+    size = len(numbers)
+    starts = np.zeros(size + 1, np.int64)
+    for p in range(len(first)):
+        starts[first[p] + 1] += 1
+        starts[second[p] + 1] += 1
+    starts = np.cumsum(starts)
+    ends = starts.copy()
+    cluster, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int16)
+    for p in range(len(first)):
+        i, j = first[p], second[p]
+        cluster[ends[i]], values[ends[i]] = numbers[j], value[p]
+        cluster[ends[j]], values[ends[j]] = numbers[i], value[p]
+        ends[i] += 1
+        ends[j] += 1
+    own, best = np.full(size, np.nan), np.full(size, np.nan)
+    sums, counts = np.zeros(clusters, np.int64), np.zeros(clusters, np.int64)
+    for i in range(size):
+        for p in range(starts[i], starts[i + 1]):
+            sums[cluster[p]] += values[p]
+            counts[cluster[p]] += 1
+        for p in range(starts[i], starts[i + 1]):
+            k = cluster[p]
+            if counts[k] == 0:
+                continue
+            mean = sums[k] / counts[k]
+            if k == numbers[i]:
+                own[i] = mean
+            elif not best[i] >= mean:  # nor NaN
+                best[i] = mean
+            sums[k] = counts[k] = 0
+    return own, best
 
 
 def _own_confidences(labels: NDArray[np.int64], pairs: PairLogOdds, size: int) -> NDArray[np.float32]:
