@@ -51,14 +51,26 @@ def assign_faces(
 
     Shapes: `(n,)` ascending, `(t,)` ascending, `(t, n)` lowest threshold first.
     """
+    if len(face_ids) == 1:
+        return assign_alone(face_ids, thresholds)
     clustering = recluster(face_ids, keys, refinement, config, photos)
     labels, inverse, sizes = np.unique(clustering.labels, return_inverse=True, return_counts=True)
-    alone = SINGLETON if len(face_ids) == 1 else LEFT
     return Assignment(
         labels=labels[inverse],
         confidences=clustering.confidences,
         thresholds=thresholds[highest_whole(clustering.labels, keys)],
-        statuses=np.where(sizes[inverse] > 1, MEMBER, alone),
+        statuses=np.where(sizes[inverse] > 1, MEMBER, LEFT),
+    )
+
+
+def assign_alone(face_ids: NDArray[np.int64], thresholds: NDArray[np.float32]) -> Assignment:
+    """Say what comes of faces whose root groups hold no other face: each is sure of its own cluster."""
+    count = len(face_ids)
+    return Assignment(
+        labels=face_ids,
+        confidences=np.ones(count, np.float32),
+        thresholds=np.full(count, thresholds[-1]),
+        statuses=np.full(count, SINGLETON),
     )
 
 

@@ -3,6 +3,7 @@ import pytest
 
 from faceclust_spark.config import ClustersConfig
 from faceclust_spark.kernels.assignment import (
+    assign_alone,
     assign_faces,
     highest_whole,
     mint_cluster_ids,
@@ -78,4 +79,22 @@ def test_faces_of_one_photo_are_left_apart():
 def test_a_face_that_met_nobody_is_a_singleton():
     found, _ = assign(np.array([7]), np.array([[7], [7]]), [])
     assert (found.labels.tolist(), found.statuses.tolist()) == ([7], ["singleton"])
+    assert found.thresholds.tolist() == [np.float32(0.5)]  # no group of two is smaller
+
+
+def test_faces_alone_are_assigned_at_once_as_each_by_itself():
+    thresholds = np.array([0.3, 0.5], np.float32)
+    together = assign_alone(np.array([7, 9]), thresholds)
+    for row, face in enumerate((7, 9)):
+        refinement = Refinement(np.ones((2, 1), np.float32), PairLogOdds(*(np.empty(0, np.int16),) * 3))
+        keys = np.full((2, 1), face)
+        given = np.array([face]), keys, refinement, ClustersConfig()
+        clusters = recluster(*given)
+        one = assign_faces(given[0], thresholds, *given[1:])
+        assert one.labels.tolist() == clusters.labels.tolist() == [together.labels[row]]
+        assert one.confidences.tolist() == clusters.confidences.tolist() == [together.confidences[row]]
+        assert (
+            one.thresholds[0] == thresholds[highest_whole(clusters.labels, keys)] == together.thresholds[row]
+        )
+        assert one.statuses.tolist() == [together.statuses[row]] == ["singleton"]
     np.testing.assert_array_equal(found.thresholds, np.float32([0.5]))
