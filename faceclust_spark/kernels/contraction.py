@@ -162,8 +162,8 @@ def _contract(sums):  # type: ignore[no-untyped-def]
         into[b] = a
         left = _remove(alive, left, b)
         best[a], gain[a] = _merge(sums, alive[:left], best, gain, a, b)
-    for x in range(count):
-        into[x] = into[into[x]]  # rows ascend, so what x has gone into is known
+    for row in range(count):
+        into[row] = into[into[row]]  # rows ascend, so what this one has gone into is known
     return into
 
 

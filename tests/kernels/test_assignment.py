@@ -79,7 +79,7 @@ def test_faces_of_one_photo_are_left_apart():
 def test_a_face_that_met_nobody_is_a_singleton():
     found, _ = assign(np.array([7]), np.array([[7], [7]]), [])
     assert (found.labels.tolist(), found.statuses.tolist()) == ([7], ["singleton"])
-    assert found.thresholds.tolist() == [np.float32(0.5)]  # no group of two is smaller
+    np.testing.assert_array_equal(found.thresholds, np.float32([0.5]))
 
 
 def test_faces_alone_are_assigned_at_once_as_each_by_itself():
@@ -97,4 +97,3 @@ def test_faces_alone_are_assigned_at_once_as_each_by_itself():
             one.thresholds[0] == thresholds[highest_whole(clusters.labels, keys)] == together.thresholds[row]
         )
         assert one.statuses.tolist() == [together.statuses[row]] == ["singleton"]
-    np.testing.assert_array_equal(found.thresholds, np.float32([0.5]))
