@@ -142,8 +142,8 @@ def write_gallery(blocks: Iterable[SyntheticFaces], folder: Path) -> str:
         table = pa.table(
             {
                 "image_id": pa.array(faces.image_ids),
-                "embedding": _lists(faces.embeddings),
-                "attributes": _lists(faces.attributes),
+                "embedding": matrix_to_arrow(faces.embeddings),
+                "attributes": matrix_to_arrow(faces.attributes),
                 "photo_id": pa.array(faces.photo_ids),
                 "quality": pa.array(faces.quality),
                 "label": pa.array(faces.labels),
@@ -153,7 +153,8 @@ def write_gallery(blocks: Iterable[SyntheticFaces], folder: Path) -> str:
     return str(folder)
 
 
-def _lists(matrix: np.ndarray) -> pa.ListArray:
+def matrix_to_arrow(matrix: np.ndarray) -> pa.ListArray:
+    """Give a list for each row, with a null for each NaN."""
     count, width = matrix.shape
     offsets = np.arange(count + 1, dtype=np.int32) * np.int32(width)
     flat = matrix.reshape(-1)

@@ -4,7 +4,8 @@
     python tests/benchmarks/refinement.py --sizes 300 --faces 5000 --no-spark
 
 In process, on one thread as in a Spark worker: `similarity` is the similarity matrices and what the network
-is given (numpy, numba), `torch` the graph convolution, `recluster` the clusters (numba), `packing` the rest.
+is given (numpy, numba), `torch` the graph convolution and the pair head, `recluster` the clusters (numba),
+`packing` the rest: tensors, rows of pairs (numba), rounding.
 On Spark: the stages `refinements` and `clusters` from Delta to Delta; `kernels` is measured inside the
 workers, and `transfer` is what is left of the tasks' time: reading, shuffle, Arrow, writing. The last line on
 stdout is one JSON object.
@@ -24,7 +25,7 @@ from refinement_stages import run_stages
 from threadpoolctl import threadpool_limits
 
 from faceclust_spark.config import Config
-from faceclust_spark.kernels import refine
+from faceclust_spark.kernels import pair_head, refine
 from faceclust_spark.kernels.assignment import assign_faces
 from faceclust_spark.kernels.grid import normalise, quantise
 from faceclust_spark.kernels.grouping import batch_groups
@@ -42,6 +43,7 @@ def make_groups(faces: int, size: int, dimension: int, seed: int = 0) -> list[Gr
     generator = np.random.default_rng([seed, size])
     count = max(1, faces // size)
     ids = np.sort(generator.choice(2**40, count * size, replace=False)).reshape(count, size)
+    ids += size << 40  # none that groups of another size have
     person = np.arange(size) // PERSON
     groups = []
     for own in ids:
@@ -62,17 +64,23 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def timing(self, name: str, owner: Any, *functions: str) -> Iterator[None]:
-        """Count the calls of some functions of a module or object under one name; they must not nest."""
+    def timing(self, name: str, owner: Any, *functions: str, made: bool = False) -> Iterator[None]:
+        """Count the calls of some functions of a module or object under one name; they must not nest.
+
+        made: the functions make functions, and the calls of those count.
+        """
         kept = {function: getattr(owner, function) for function in functions}
         self.seconds.setdefault(name, 0.0)
         for function, work in kept.items():
-            setattr(owner, function, self._timed(name, work))
+            setattr(owner, function, self._maker(name, work) if made else self._timed(name, work))
         try:
             yield
         finally:
             for function, work in kept.items():
                 setattr(owner, function, work)
+
+    def _maker(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **options: self._timed(name, work(*args, **options))
 
     def _timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **options: Any) -> Any:
@@ -91,7 +99,8 @@ def profile(groups: list[Group], model: Model, config: Config, scale: Scale) -> 
     with (
         threadpool_limits(1),
         watch.timing("similarity", refine, "describe"),
-        watch.timing("torch", model.network, "embed", "confidences", "log_odds"),
+        watch.timing("torch", model.network, "embed", "confidences"),
+        watch.timing("torch", pair_head, "pair_head", made=True),
     ):
         start = time.perf_counter()
         refined = [

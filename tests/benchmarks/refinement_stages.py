@@ -1,4 +1,4 @@
-"""The Spark side of refinement.py: the stages `refinements` and `clusters`, and what in them is not kernels."""
+"""The Spark side of refinement.py: two stages, and what in them is not kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import EVENT_LOG, Span, Work, read_events
+from common import EVENT_LOG, Span, Work, matrix_to_arrow, read_events
 
 from faceclust_spark.arrow import vectors_to_arrow
 from faceclust_spark.config import Config, SparkConfig
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from faceclust_spark.tables.storage import TableStore
 
 FEW = 50  # groups of the first run, which starts the workers and compiles
+
+
+TableRows = tuple[schemas.Table, dict[str, Any]]
 
 
 class Refining(NamedTuple):
@@ -55,15 +58,14 @@ def run_stages(
         store = TableStore(spark, str(folder / "tables"))
         for what, some in (("first", groups[:FEW]), ("timed", groups)):
             (folder / what).mkdir()
-            for table, rows in tables_of(some, thresholds).items():
-                store.replace(table, _frame(spark, rows, table, folder / what), "benchmark")
-            spans = _time_stages(store, refining, folder / what)
+            write_tables(store, spark, tables_of(some, thresholds), folder / what)
+            spans = time_stages(store, refining, folder / what)
         spark.stop()
         (log,) = (folder / "events").iterdir()
         with log.open(encoding="utf-8") as lines:
             work = read_events(lines, spans)
         return {
-            span.stage: transfer_row(span, work[span.stage], _kernel_seconds(folder / "timed" / span.stage))
+            span.stage: transfer_row(span, work[span.stage], kernel_seconds(folder / "timed" / span.stage))
             for span in spans
         }
 
@@ -80,7 +82,8 @@ def transfer_row(span: Span, work: Work, kernels: float) -> dict[str, float]:
     }
 
 
-def _time_stages(store: TableStore, refining: Refining, folder: Path) -> list[Span]:
+def time_stages(store: TableStore, refining: Refining, folder: Path) -> list[Span]:
+    """Run the two stages on stored groups; the workers leave the seconds of their kernels in a folder."""
     from faceclust_spark.stages import clusters, confidences
     from faceclust_spark.stages.root_groups import root_groups
 
@@ -104,34 +107,37 @@ def _time_stages(store: TableStore, refining: Refining, folder: Path) -> list[Sp
     return [first, second]
 
 
-def tables_of(groups: Sequence[Group], thresholds: np.ndarray) -> dict[schemas.Table, dict[str, Any]]:
+def tables_of(groups: Sequence[Group], thresholds: np.ndarray) -> list[TableRows]:
     """Give the groups as rows of the tables that the stages read."""
     ids = np.concatenate([group.face_ids for group in groups])
     keys = np.concatenate([group.keys for group in groups], axis=1)
     attributes = np.concatenate([group.attributes for group in groups])
-    nothing = [None] * len(ids)
-    return {
-        schemas.COARSE_GROUPS: {
-            c.THRESHOLD: np.repeat(thresholds, len(ids)),
-            c.GROUP_KEY: keys.ravel(),
-            c.ROOT_KEY: np.tile(keys[0], len(keys)),
-            c.FACE_ID: np.tile(ids, len(keys)),
-            c.LEVEL: np.repeat(thresholds, len(ids)),
-        },
-        schemas.VECTORS: {
-            c.FACE_ID: ids,
-            c.VECTOR: vectors_to_arrow(np.concatenate([group.vectors for group in groups])),
-            c.ATTRIBUTES: [
-                [None if missing else value for value, missing in zip(row, gone, strict=True)]
-                for row, gone in zip(attributes.tolist(), np.isnan(attributes), strict=True)
-            ],
-        },
-        schemas.FACES: {c.FACE_ID: ids, c.IMAGE_ID: [f"image-{face}" for face in ids], c.PHOTO_ID: nothing},
+    coarse = {
+        c.THRESHOLD: np.repeat(thresholds, len(ids)),
+        c.GROUP_KEY: keys.ravel(),
+        c.ROOT_KEY: np.tile(keys[0], len(keys)),
+        c.FACE_ID: np.tile(ids, len(keys)),
+        c.LEVEL: np.repeat(thresholds, len(ids)),
     }
+    vectors = {
+        c.FACE_ID: ids,
+        c.VECTOR: vectors_to_arrow(np.concatenate([group.vectors for group in groups])),
+        c.ATTRIBUTES: matrix_to_arrow(attributes),
+    }
+    faces = {c.FACE_ID: ids, c.IMAGE_ID: [f"image-{face}" for face in ids]}
+    return [(schemas.COARSE_GROUPS, coarse), (schemas.VECTORS, vectors), (schemas.FACES, faces)]
 
 
-def _frame(spark: SparkSession, rows: Mapping[str, Any], table: schemas.Table, folder: Path) -> Any:
-    """Write rows to Parquet, with nulls or empty text in the columns not given, and read them with Spark."""
+def write_tables(store: TableStore, spark: SparkSession, tables: Sequence[TableRows], folder: Path) -> None:
+    """Write rows into Delta tables by way of Parquet: Spark takes large tables from files only."""
+    for table, rows in tables:
+        path = folder / f"{table.name}.parquet"
+        pq.write_table(_arrow(rows, table), path, row_group_size=20_000)
+        store.replace(table, spark.read.parquet(str(path)), "benchmark")
+
+
+def _arrow(rows: Mapping[str, Any], table: schemas.Table) -> pa.Table:
+    """Give rows as the table's Arrow schema has them: nulls or empty text in columns that are not given."""
     from faceclust_spark.stages.output import arrow_output
 
     count = len(rows[c.FACE_ID])
@@ -143,9 +149,7 @@ def _frame(spark: SparkSession, rows: Mapping[str, Any], table: schemas.Table, f
         else pa.repeat(pa.scalar("", field.type), count)
         for field in arrow_output(table)
     ]
-    path = folder / f"{table.name}.parquet"
-    pq.write_table(pa.table(columns, schema=arrow_output(table)), path, row_group_size=20_000)
-    return spark.read.parquet(str(path))
+    return pa.table(columns, schema=arrow_output(table))
 
 
 def _timed_write(store: TableStore, table: schemas.Table, rows: Any) -> Span:
@@ -174,5 +178,5 @@ def _timed_in_workers(stage: Any, function: str, folder: Path) -> Iterator[None]
         setattr(stage, function, work)
 
 
-def _kernel_seconds(folder: Path) -> float:
+def kernel_seconds(folder: Path) -> float:
     return sum(float(line) for path in folder.iterdir() for line in path.read_text().split())
