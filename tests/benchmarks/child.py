@@ -103,7 +103,10 @@ def _matrix(column: Any) -> Any:
 
     return np.concatenate(
         [
-            chunk.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(chunk), -1)
+            chunk.flatten()
+            .to_numpy(zero_copy_only=False)
+            .astype(np.float32, copy=False)
+            .reshape(len(chunk), -1)
             for chunk in column.chunks
             if len(chunk)
         ]

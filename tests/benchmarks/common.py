@@ -190,8 +190,8 @@ def run_child(request: Mapping[str, Any]) -> tuple[dict[str, Any], Memory]:
     with tempfile.TemporaryDirectory(prefix="faceclust-child-") as folder:
         asked, told = Path(folder) / "request.json", Path(folder) / "answer.json"
         asked.write_text(json.dumps(request))
-        # The child's stdout goes to our stderr: stdout ends with the JSON object.
-        child = subprocess.Popen([sys.executable, str(_CHILD), str(asked), str(told)], stdout=sys.stderr)
+        # The child's stdout goes to our stderr, which is 2: stdout ends with the JSON object.
+        child = subprocess.Popen([sys.executable, str(_CHILD), str(asked), str(told)], stdout=2)
         with MemoryWatch(child.pid) as watch:
             code = child.wait()
         if code:
