@@ -7,6 +7,7 @@ tasks did is read from the event log. Linux only, for the memory.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -40,7 +41,7 @@ EVENT_LOG = {  # one file that read_events can read; its folder is added
 }
 _CHILD = Path(__file__).with_name("child.py")
 _GIB = 1 << 30
-_EVERY = 0.5  # seconds between two looks at the memory
+_EVERY = 1.0  # seconds between two looks at the memory, of 50 ms each
 
 
 class Memory(NamedTuple):
@@ -239,20 +240,16 @@ class MemoryWatch:
 
 def _tree(pid: int) -> Iterator[tuple[str, psutil.Process]]:
     """Give each process of a tree with the part that it plays: driver, jvm, workers."""
-    try:
-        waiting = [("driver", psutil.Process(pid))]
-    except psutil.NoSuchProcess:
-        return
-    while waiting:
-        part, process = waiting.pop()
-        try:
-            if process.name() == "java":
-                part = "jvm"
-            below = "workers" if part in ("jvm", "workers") else "driver"
-            waiting += [(below, one) for one in process.children()]
-        except psutil.NoSuchProcess:
-            continue
-        yield part, process
+    parts: dict[int, str] = {}
+    with contextlib.suppress(psutil.NoSuchProcess):  # the root has ended, and all with it
+        root = psutil.Process(pid)
+        # Parents come before their children. Asking each for its own would read all of /proc each time.
+        for process in (root, *root.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                above = parts.get(process.ppid(), "driver")
+                own = "jvm" if process.name() == "java" else "workers" if above == "jvm" else above
+                parts[process.pid] = own
+                yield own, process
 
 
 def read_events(lines: Iterable[str], spans: Sequence[Span]) -> dict[str, Work]:
