@@ -11,8 +11,9 @@ from pyspark.sql import functions as F
 from faceclust_spark.errors import DataError
 from faceclust_spark.stages.cells import cells, cells_frame, cells_from_frame
 from faceclust_spark.stages.clusters import clusters
-from faceclust_spark.stages.coarse_groups import coarse_groups, forest
+from faceclust_spark.stages.coarse_groups import coarse_groups
 from faceclust_spark.stages.confidences import confidences, refinements
+from faceclust_spark.stages.forest import forest
 from faceclust_spark.stages.ingest import Gallery, check_quarantined_share, ingested
 from faceclust_spark.stages.neighbours import neighbours, shard_count
 from faceclust_spark.stages.recall import recall_audit
@@ -24,7 +25,7 @@ from faceclust_spark.stages.thresholds import thresholds, thresholds_frame, thre
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.ledger import Outcome, has_finished
-from faceclust_spark.tables.storage import SCRATCH
+from faceclust_spark.tables.storage import FOREST_SCRATCH, SCRATCH
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -167,8 +168,14 @@ def write_coarse_groups(run: Run) -> Outcome:
     vectors, found = run.read(schemas.VECTORS), run.read(schemas.NEIGHBOURS)
     config = run.config.coarse_groups
     levels = thresholds_from_frame(run.read(schemas.THRESHOLDS)).groups
-    run.write(schemas.FOREST, forest(found, vectors.count(), config, shuffle_partitions(vectors)))
-    run.write(schemas.COARSE_GROUPS, coarse_groups(run.read(schemas.FOREST), vectors, levels, config))
+    faces, tasks = vectors.count(), shuffle_partitions(vectors)
+    try:
+        spanning = forest(found, faces, config, tasks, run.store.materialise)
+        run.write(schemas.FOREST, spanning.edges)
+        run.write(schemas.COARSE_GROUPS, coarse_groups(run.read(schemas.FOREST), vectors, levels, config))
+    finally:
+        if faces > config.max_forest_edges:
+            run.store.clear_scratch(*FOREST_SCRATCH)
     sizes = run.read(schemas.COARSE_GROUPS).groupBy(c.THRESHOLD, c.GROUP_KEY).agg(F.count("*").alias(c.SIZE))
     by_threshold = sizes.groupBy(c.THRESHOLD).agg(
         F.count("*").alias(c.COUNT), F.max(c.SIZE).alias(c.LARGEST_GROUP), F.sum(c.SIZE).alias(c.ROWS)
@@ -176,6 +183,7 @@ def write_coarse_groups(run: Run) -> Outcome:
     rows = by_threshold.orderBy(c.THRESHOLD).toArrow().to_pylist()
     details = {f"groups at {row[c.THRESHOLD]:.4f}": row[c.COUNT] for row in rows}
     details |= {f"largest at {row[c.THRESHOLD]:.4f}": row[c.LARGEST_GROUP] for row in rows}
+    details["forest rounds"] = spanning.rounds
     return Outcome(rows[0][c.ROWS], rows[0][c.LARGEST_GROUP], details=details)
 
 

@@ -24,6 +24,19 @@ class Edges(NamedTuple):
     cosine: NDArray[np.float32]
 
 
+class ContractedEdges(NamedTuple):
+    """Edges between contracted vertices, each with the edge of faces that it stands for.
+
+    A vertex is a set of faces named by one of them; two vertices may have several edges.
+    """
+
+    start: NDArray[np.int64]  # vertices
+    end: NDArray[np.int64]
+    first: NDArray[np.int64]  # faces, `first < second`
+    second: NDArray[np.int64]
+    cosine: NDArray[np.float32]
+
+
 def edges_of_lists(lists: NeighbourLists) -> Edges:
     """Give each pair of the neighbour lists once. A pair may stand in one or both lists."""
     owners = np.repeat(lists.face_ids, np.diff(lists.offsets))
@@ -46,10 +59,42 @@ def maximum_spanning_forest(edges: Edges) -> Edges:
     """
     if not len(edges.first):
         return edges
-    faces, first, second = _dense(edges)
+    faces, first, second = _dense(edges.first, edges.second)
     order = _strength_order(edges.cosine, first, second)
     kept = order[_kruskal(first[order], second[order], len(faces))]
     return Edges(edges.first[kept], edges.second[kept], edges.cosine[kept])
+
+
+def contracted_forest(edges: ContractedEdges) -> ContractedEdges:
+    """Give the maximum spanning forest over the contracted vertices, strongest edge first.
+
+    Edges are ordered by the faces that they stand for, as `maximum_spanning_forest` orders them: so the
+    forest of a graph is what was contracted of it and this forest of the rest.
+    """
+    if not len(edges.start):
+        return edges
+    vertices, start, end = _dense(edges.start, edges.end)
+    order = _contracted_order(edges)
+    kept = order[_kruskal(start[order], end[order], len(vertices))]
+    return ContractedEdges._make(column[kept] for column in edges)
+
+
+def both_ways(edges: ContractedEdges) -> ContractedEdges:
+    """Give each edge twice: once from either end."""
+    start, end = np.concatenate([edges.start, edges.end]), np.concatenate([edges.end, edges.start])
+    return ContractedEdges._make([start, end, *(np.tile(column, 2) for column in edges[2:])])
+
+
+def strongest_of_each(edges: ContractedEdges) -> ContractedEdges:
+    """Give the strongest edge that leaves each start, by ascending start.
+
+    Where all edges of a vertex are here, its strongest is part of the forest (Boruvka 1926).
+    """
+    if not len(edges.start):
+        return edges
+    order = _contracted_order(edges)
+    kept = order[np.unique(edges.start[order], return_index=True)[1]]
+    return ContractedEdges._make(column[kept] for column in edges)
 
 
 def component_keys(first: NDArray[np.int64], second: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -64,7 +109,7 @@ def strongest_path(forest: Edges, start: int, end: int) -> Edges | None:
     """
     if not len(forest.first):
         return None
-    faces, first, second = _dense(forest)
+    faces, first, second = _dense(forest.first, forest.second)
     ends = np.searchsorted(faces, [start, end])
     if (ends >= len(faces)).any() or (faces[ends] != [start, end]).any():
         return None
@@ -74,11 +119,19 @@ def strongest_path(forest: Edges, start: int, end: int) -> Edges | None:
     return Edges(forest.first[steps], forest.second[steps], forest.cosine[steps])
 
 
-def _dense(edges: Edges) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Number the faces 0.. in the order of their ids."""
-    faces, numbers = np.unique(np.concatenate([edges.first, edges.second]), return_inverse=True)
+def _dense(
+    first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Number the ends of edges 0.. in the order of their ids."""
+    ids, numbers = np.unique(np.concatenate([first, second]), return_inverse=True)
     numbers = numbers.astype(np.int64)
-    return faces, numbers[: len(edges.first)], numbers[len(edges.first) :]
+    return ids, numbers[: len(first)], numbers[len(first) :]
+
+
+def _contracted_order(edges: ContractedEdges) -> NDArray[np.int64]:
+    """Order contracted edges as the edges of faces that they stand for."""
+    _, first, second = _dense(edges.first, edges.second)
+    return _strength_order(edges.cosine, first, second)
 
 
 def _strength_order(

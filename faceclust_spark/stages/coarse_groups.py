@@ -1,7 +1,7 @@
 """The coarse groups of a gallery: one maximum spanning forest, cut at every threshold.
 
-neighbours -> forests of partitions -> one forest -> groups of the faces that have a neighbour
-                                                  -> each other face alone
+forest -> groups of the faces that have a neighbour
+       -> each other face alone
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, LongType, StructField, StructType
 
 from faceclust_spark.arrow import vectors_from_arrow
-from faceclust_spark.errors import ConfigError
-from faceclust_spark.kernels.forest import Edges, edges_of_lists, join_edges, maximum_spanning_forest
+from faceclust_spark.kernels.forest import Edges, join_edges, maximum_spanning_forest
 from faceclust_spark.kernels.groups import CoarseGroups, cut_forest, density_samples, mean_cosine
-from faceclust_spark.stages.neighbours import lists_from_batch
+from faceclust_spark.stages.forest import edges_from_batch
 from faceclust_spark.stages.output import arrow_output, stage_schema, to_arrow_schema
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
@@ -33,34 +32,10 @@ if TYPE_CHECKING:
 
 ArrowFunction = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
-_FORESTS_PER_TASK = 8  # merged at once; each has fewer edges than the gallery has faces
 _ROWS_PER_BATCH = 100_000
 _SAMPLE = "_sample"  # names the faces that a component's density is measured on
 _SAMPLED = StructType([StructField(_SAMPLE, LongType(), False), StructField(c.FACE_ID, LongType(), False)])
 _MEASURED = StructType([StructField(_SAMPLE, LongType(), False), StructField(c.MEAN, DoubleType(), False)])
-
-
-def forest(neighbours: DataFrame, faces: int, config: CoarseGroupsConfig, tasks: int) -> DataFrame:
-    """Give the maximum spanning forest of the neighbour graph, strongest edge first. Claim 2.
-
-    Each task shrinks its own edges to a forest before anything travels; `tasks` and ever fewer merge
-    those until one is left. The same edges for any partitioning. Fulfils FOREST.
-
-    Raises ConfigError for more than `max_forest_edges` faces: the last merge is one task.
-    """
-    if faces > config.max_forest_edges:
-        raise ConfigError(
-            f"coarse_groups.max_forest_edges = {config.max_forest_edges:,}, and the gallery has {faces:,} "
-            "faces: their forest is merged in one task, which needs about 200 bytes a face; raise the limit "
-            "where an executor has that much memory"
-        )
-    schema = stage_schema(schemas.FOREST)
-    parts = neighbours.select(*stage_schema(schemas.NEIGHBOURS).names).mapInArrow(_forest_of_lists, schema)
-    while True:
-        tasks = -(-tasks // _FORESTS_PER_TASK)
-        parts = parts.repartition(tasks).mapInArrow(_forest_of_edges, schema)
-        if tasks == 1:
-            return parts
 
 
 def coarse_groups(
@@ -102,37 +77,6 @@ def _densities(
     return members.groupBy(_SAMPLE).applyInArrow(_measure, _MEASURED)
 
 
-def _forest_of_lists(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Give the forest of a partition's neighbour lists. Runs on the executors."""
-    yield from _merged(edges_of_lists(lists_from_batch(batch)) for batch in batches if batch.num_rows)
-
-
-def _forest_of_edges(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Give the forest of forests. Runs on the executors."""
-    yield from _merged(_edges(batch) for batch in batches if batch.num_rows)
-
-
-def _merged(parts: Iterable[Edges]) -> Iterator[pa.RecordBatch]:
-    """Merge edges to a forest, about every 10^6 edges, so that a partition's lists never stand in memory."""
-    waiting: list[Edges] = []
-    held = 0
-    for part in parts:
-        waiting.append(part)
-        held += len(part.first)
-        if held > 2 * max(len(waiting[0].first), 500_000):
-            waiting = [maximum_spanning_forest(join_edges(waiting))]
-            held = len(waiting[0].first)
-    merged = maximum_spanning_forest(join_edges(waiting))
-    schema = arrow_output(schemas.FOREST)
-    for start in range(0, len(merged.first), _ROWS_PER_BATCH):
-        columns = [pa.array(part[start : start + _ROWS_PER_BATCH]) for part in merged]
-        yield pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _edges(rows: pa.RecordBatch) -> Edges:
-    return Edges(*(rows[name].to_numpy() for name in (c.FACE_A, c.FACE_B, c.COSINE)))
-
-
 def _sample_key(face_ids: NDArray[np.int64]) -> int:
     """Name a sample by its faces."""
     return int.from_bytes(hashlib.sha256(face_ids.tobytes()).digest()[:8], "big") >> 1
@@ -140,7 +84,8 @@ def _sample_key(face_ids: NDArray[np.int64]) -> int:
 
 def _whole_forest(batches: Iterable[pa.RecordBatch]) -> tuple[NDArray[np.int64], Edges]:
     """Read the one forest: the faces that it touches, ascending, and its edges, strongest first."""
-    edges = maximum_spanning_forest(join_edges([_edges(batch) for batch in batches if batch.num_rows]))
+    parts = [edges_from_batch(batch) for batch in batches if batch.num_rows]
+    edges = maximum_spanning_forest(join_edges(parts))
     return np.unique(np.concatenate([edges.first, edges.second])), edges
 
 

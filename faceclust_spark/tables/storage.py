@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 _SCRATCH = "_scratch"
 SCRATCH = ("ingest_checked", "ingest_outcomes")  # what ingest materialises
+# What a forest beyond one task materialises; a round reads what the one before it has written.
+FOREST_SCRATCH = (
+    *("contraction_best", "contraction_hooks", "contraction_labels_0", "contraction_labels_1"),
+    *("contraction_edges_0", "contraction_edges_1", "contraction_followed_0", "contraction_followed_1"),
+    *("forest_chosen_0", "forest_chosen_1"),
+)
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 _NULLS = re.compile(r"column \w+ of table `\w+` must be set in every row, and is null in some")
 _CONFLICT = re.compile(r"DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)")
@@ -146,7 +152,7 @@ class TableStore:
         """Delete every table of the gallery, and nothing else that lives in the same place."""
         for table in ALL_TABLES:
             self._drop(table.name)
-        self.clear_scratch(*SCRATCH)
+        self.clear_scratch(*SCRATCH, *FOREST_SCRATCH)
 
     def sql_name(self, table: Table) -> str:
         """Give the table's name, quoted for a SQL statement."""

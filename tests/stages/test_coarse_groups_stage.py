@@ -5,7 +5,6 @@ import pyarrow as pa
 import pytest
 
 from faceclust_spark.config import CoarseGroupsConfig, NeighboursConfig
-from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels import thresholds as thresholds_kernel
 from faceclust_spark.kernels.cells import Cells
 from faceclust_spark.kernels.forest import edges_of_lists, maximum_spanning_forest
@@ -14,7 +13,8 @@ from faceclust_spark.kernels.groups import cut_forest, mean_cosine
 from faceclust_spark.kernels.ids import sample_rows
 from faceclust_spark.kernels.neighbours import NeighbourLists, find_neighbours
 from faceclust_spark.kernels.thresholds import choose_thresholds
-from faceclust_spark.stages.coarse_groups import coarse_groups, forest
+from faceclust_spark.stages.coarse_groups import coarse_groups
+from faceclust_spark.stages.forest import forest
 from faceclust_spark.stages.neighbours import lists_to_batches
 from faceclust_spark.stages.output import stage_schema
 from faceclust_spark.stages.thresholds import thresholds, thresholds_frame, thresholds_from_frame
@@ -49,6 +49,11 @@ def lists_frame(spark, gallery, partitions):
     return spark.createDataFrame(pa.Table.from_batches(lists_to_batches(gallery[2]))).repartition(partitions)
 
 
+def never(rows, name):
+    """Materialise nothing: what fits one task needs no scratch table."""
+    pytest.fail(f"{name} was materialised")
+
+
 def check_schema(frame, table):
     expected = [(f.name, f.dataType.simpleString()) for f in stage_schema(table)]
     assert [(f.name, f.dataType.simpleString()) for f in frame.schema] == expected
@@ -62,9 +67,10 @@ def rows_of(frame):
 @pytest.mark.parametrize(("partitions", "tasks"), [(1, 1), (7, 20)])
 def test_one_forest_from_any_partitioning(spark, gallery, partitions, tasks):
     expected = maximum_spanning_forest(edges_of_lists(gallery[2]))
-    found = forest(lists_frame(spark, gallery, partitions), len(gallery[0]), FREE, tasks)
-    check_schema(found, schemas.FOREST)
-    assert rows_of(found) == sorted(zip(*(part.tolist() for part in expected), strict=True))
+    found = forest(lists_frame(spark, gallery, partitions), len(gallery[0]), FREE, tasks, never)
+    check_schema(found.edges, schemas.FOREST)
+    assert found.rounds == 0
+    assert rows_of(found.edges) == sorted(zip(*(part.tolist() for part in expected), strict=True))
 
 
 @pytest.mark.parametrize("config", [FREE, CAPPED], ids=["free", "capped"])
@@ -79,7 +85,7 @@ def test_groups_equal_those_of_one_process(spark, gallery, config):
         lambda ids: mean_cosine(vectors[np.searchsorted(face_ids, ids)]),
     )
     found = coarse_groups(
-        forest(lists_frame(spark, gallery, 4), len(face_ids), config, 4).repartition(3),
+        forest(lists_frame(spark, gallery, 4), len(face_ids), config, 4, never).edges.repartition(3),
         vectors_frame(spark, gallery),
         LEVELS,
         config,
@@ -104,16 +110,10 @@ def test_groups_equal_those_of_one_process(spark, gallery, config):
 
 def test_a_gallery_without_neighbours_is_all_alone(spark, gallery):
     few = vectors_frame(spark, gallery).limit(5)
-    empty = forest(lists_frame(spark, gallery, 2).limit(0), 5, FREE, 2)
+    empty = forest(lists_frame(spark, gallery, 2).limit(0), 5, FREE, 2, never).edges
     rows = coarse_groups(empty, few, LEVELS, FREE).toArrow().to_pylist()
     assert len(rows) == 5 * len(LEVELS)
     assert all(row[c.GROUP_KEY] == row[c.ROOT_KEY] == row[c.FACE_ID] and row[c.LEVEL] == 1 for row in rows)
-
-
-def test_a_forest_too_large_for_one_task_is_refused_before_it_runs(spark, gallery):
-    config = CoarseGroupsConfig(max_forest_edges=100)
-    with pytest.raises(ConfigError, match=r"max_forest_edges = 100, and the gallery has 1,000 faces"):
-        forest(lists_frame(spark, gallery, 1), 1_000, config, 1)
 
 
 def test_thresholds_equal_those_of_one_process_and_are_kept(spark, gallery):
