@@ -17,7 +17,7 @@ from faceclust_spark.config import Config
 from faceclust_spark.errors import DataError
 from faceclust_spark.kernels import cells as cells_kernel
 from faceclust_spark.kernels import thresholds as thresholds_kernel
-from faceclust_spark.kernels.assignment import assign_faces, mint_cluster_ids, name_photos
+from faceclust_spark.kernels.assignment import assign_alone, assign_faces, mint_cluster_ids, name_photos
 from faceclust_spark.kernels.faces import prepare_faces
 from faceclust_spark.kernels.forest import edges_of_lists, maximum_spanning_forest
 from faceclust_spark.kernels.grouping import batch_groups, gather_groups
@@ -25,12 +25,15 @@ from faceclust_spark.kernels.groups import CoarseGroups, cut_forest, mean_cosine
 from faceclust_spark.kernels.ids import sample_rows
 from faceclust_spark.kernels.neighbours import find_neighbours
 from faceclust_spark.kernels.relations import Scale
+from faceclust_spark.kernels.threads import map_parts
 from faceclust_spark.kernels.thresholds import Thresholds, choose_thresholds
 
 if TYPE_CHECKING:
+    from faceclust_spark.kernels.assignment import Assignment
     from faceclust_spark.kernels.model import Model
+    from faceclust_spark.kernels.refine import Group
 
-PAIRS_PER_BATCH = 500_000  # refined at once: bounds memory, does not change a bit
+PAIRS_PER_BATCH = 100_000  # refined at once by a thread: bounds memory, does not change a bit
 
 
 @dataclass(frozen=True)
@@ -130,21 +133,33 @@ def _refine(
     config: Config,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.str_]]:
     """Give each face its cluster's smallest face id, its confidence and its status."""
+    from faceclust_spark.kernels.graph_convolution import one_torch_thread
     from faceclust_spark.kernels.refine import refine_groups
 
     face_ids, levels = grouped.coarse.face_ids, grouped.coarse.thresholds
-    labels, confidences = np.empty(len(face_ids), np.int64), np.empty(len(face_ids), np.float32)
-    statuses = np.empty(len(face_ids), "U9")
     scale = Scale(grouped.thresholds.mean, grouped.thresholds.standard_deviation)
-    groups = gather_groups(grouped.coarse, vectors, attributes)
-    for batch in batch_groups(groups, config.confidences, PAIRS_PER_BATCH):
+    _, place, sizes = np.unique(grouped.coarse.keys[0], return_inverse=True, return_counts=True)
+    alone = sizes[place] == 1
+    met = np.flatnonzero(~alone)
+    coarse = grouped.coarse._replace(face_ids=face_ids[met], keys=grouped.coarse.keys[:, met])
+
+    def refine(batch: list[Group]) -> list[Assignment]:
         refined = refine_groups(batch, model, config.confidences, config.similarities, scale)
+        found = []
         for group, refinement in zip(batch, refined, strict=True):
-            rows = np.searchsorted(face_ids, group.face_ids)
-            own = name_photos(group.face_ids, photos[rows])
-            found = assign_faces(group.face_ids, levels, group.keys, refinement, config.clusters, own)
-            labels[rows], confidences[rows] = found.labels, found.confidences
-            statuses[rows] = found.statuses
+            own = name_photos(group.face_ids, photos[np.searchsorted(face_ids, group.face_ids)])
+            found.append(assign_faces(group.face_ids, levels, group.keys, refinement, config.clusters, own))
+        return found
+
+    groups = gather_groups(coarse, vectors[met], attributes[met])
+    batches = batch_groups(groups, config.confidences, PAIRS_PER_BATCH)
+    batches.sort(key=lambda batch: -sum(len(group.face_ids) ** 2 for group in batch))  # no long one is last
+    with one_torch_thread():
+        found = [one for batch in map_parts(refine, batches) for one in batch]
+    found.append(assign_alone(face_ids[alone], levels))
+    ids = np.concatenate([*(group.face_ids for batch in batches for group in batch), face_ids[alone]])
+    order = np.argsort(ids)
+    labels, confidences, _, statuses = (np.concatenate(part)[order] for part in zip(*found, strict=True))
     return labels, confidences, statuses
 
 

@@ -1,9 +1,11 @@
+import os
 import subprocess
 import sys
 
 import networkx as nx
 import numpy as np
 import pytest
+import torch
 
 from faceclust_spark.config import Config, load_config
 from faceclust_spark.errors import ConfigError, DataError, ModelMismatchError
@@ -75,6 +77,24 @@ def test_batches_of_groups_change_no_bit(config, monkeypatch):
     found = cluster(embeddings, attributes, config, image_ids=ids)
     monkeypatch.setattr("faceclust_spark.local.PAIRS_PER_BATCH", 1)
     assert_same(found, cluster(embeddings, attributes, config, image_ids=ids))
+
+
+def test_cores_change_no_bit_and_torch_keeps_its_threads(config, monkeypatch):
+    galleries = [gallery(seed, noise=0.8) for seed in range(6)]
+    embeddings, attributes = (np.concatenate([one[part] for one in galleries]) for part in (0, 1))
+    ids = [image for one in galleries for image in one[2]]
+    monkeypatch.setattr("faceclust_spark.local.PAIRS_PER_BATCH", 20)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = []
+        for cores in ({0}, set(range(8))):
+            monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores, raising=False)
+            found.append(cluster(embeddings, attributes, config, image_ids=ids))
+            assert torch.get_num_threads() == 2
+        assert_same(*found)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_labels_ids_and_statuses_say_the_same(config):

@@ -5,7 +5,8 @@ Groups are handed over one after the other in the same tensors; nothing flows be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -148,6 +149,21 @@ def pair_extras(confidences: Tensor, keys: Tensor, pairs: Tensor) -> Tensor:
     one, other = confidences[depth, pairs[0]], confidences[depth, pairs[1]]
     share = depth.to(confidences.dtype) / max(len(keys) - 1, 1)
     return torch.stack([share, torch.minimum(one, other), torch.maximum(one, other), one * other], 1)
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Hold torch to one thread until the end of the block: sums in one order, and a caller a core.
+
+    The number is torch's own for the whole process. Who runs several refining threads holds it around
+    all of them, so that none of them finds another number to go back to.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)  # the caller's own, in a notebook
 
 
 def all_rows(module: nn.Module, inputs: Tensor) -> Tensor:

@@ -94,14 +94,11 @@ def refine_groups(
     """
     import torch
 
+    from faceclust_spark.kernels.graph_convolution import one_torch_thread
+
     inputs = [describe(group, model.kind, config, similarities, scale) for group in groups]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a worker a core; and sums in one order
-    try:
-        with torch.inference_mode():
-            return _infer(groups, inputs, model)
-    finally:
-        torch.set_num_threads(threads)  # the caller's own, in a notebook
+    with one_torch_thread(), torch.inference_mode():
+        return _infer(groups, inputs, model)
 
 
 def describe(
