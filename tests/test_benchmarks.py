@@ -190,6 +190,13 @@ def test_the_identity_is_one_person_and_the_hub_many_that_look_alike():
     assert len(set(np.concatenate([block.labels for block in blocks]))) == skew.CHUNK + 5
 
 
+def test_skewed_rows_are_of_the_types_of_the_others(tmp_path):
+    blocks = (*skew.draw_identity(5, SMALL), *skew.draw_hub(5, SMALL), *common.synthetic_blocks(SMALL))
+    common.write_gallery(blocks, tmp_path / "gallery.parquet")
+    schemas_found = {str(pq.read_schema(path)) for path in (tmp_path / "gallery.parquet").iterdir()}
+    assert len(schemas_found) == 1
+
+
 def test_where_the_identity_ended_is_counted(tmp_path):
     images = ["identity-1", "identity-2", "identity-3", "hub-1", "face-1"]
     write_deltalake(

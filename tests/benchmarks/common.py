@@ -142,12 +142,12 @@ def write_gallery(blocks: Iterable[SyntheticFaces], folder: Path) -> str:
     for number, faces in enumerate(blocks):
         table = pa.table(
             {
-                "image_id": pa.array(faces.image_ids),
+                "image_id": pa.array(faces.image_ids, pa.string()),
                 "embedding": matrix_to_arrow(faces.embeddings),
                 "attributes": matrix_to_arrow(faces.attributes),
-                "photo_id": pa.array(faces.photo_ids),
+                "photo_id": pa.array(faces.photo_ids, pa.string()),
                 "quality": pa.array(faces.quality),
-                "label": pa.array(faces.labels),
+                "label": pa.array(faces.labels, pa.string()),
             }
         )
         pq.write_table(table, folder / f"part-{number:06d}.parquet")
