@@ -76,16 +76,30 @@ def node_inputs(nearest: NearestMembers, size: int) -> NDArray[np.float32]:
     Means of the top 1, 5, 10, 20, 40 similarities (of those there are), log counts above LEVELS, log
     of the group's size (at most 300 counts).
     """
-    n, width = nearest.similarity.shape
-    inputs = np.zeros((n, NODE_INPUTS), np.float32)
-    if width:
-        sums = np.cumsum(nearest.similarity, axis=1, dtype=np.float32)
-        for place, top in enumerate(TOPS):
-            inputs[:, place] = sums[:, min(top, width) - 1] / np.float32(min(top, width))
-        for place, level in enumerate(LEVELS):
-            inputs[:, len(TOPS) + place] = np.log1p((nearest.similarity >= level).sum(axis=1))
+    inputs = np.zeros((len(nearest.similarity), NODE_INPUTS), np.float32)
+    counts = np.log1p(np.arange(nearest.similarity.shape[1] + 1)).astype(np.float32)
+    _density_around(nearest.similarity, np.array(TOPS), np.array(LEVELS, np.float32), counts, inputs)
     inputs[:, -1] = np.log1p(min(size, 300)) / 3
     return inputs
+
+
+@numba.njit(cache=True, nogil=True)
+def _density_around(similarity, tops, levels, counts, inputs):  # type: ignore[no-untyped-def]
+    """Fill in the means of the tops and the logarithms (by `counts`) of the numbers above the levels."""
+    n, width = similarity.shape
+    for i in range(n if width else 0):
+        total, taken = np.float32(0.0), 0
+        for place in range(len(tops)):
+            top = min(tops[place], width)
+            while taken < top:
+                total += similarity[i, taken]
+                taken += 1
+            inputs[i, place] = total / np.float32(top)
+        for place in range(len(levels)):
+            above = 0
+            while above < width and similarity[i, above] >= levels[place]:  # nearest first
+                above += 1
+            inputs[i, len(tops) + place] = counts[above]
 
 
 def pair_inputs(

@@ -6,6 +6,7 @@ a tile of others at a time, and each pair's additions, in their same order, run 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numba
@@ -82,6 +83,7 @@ def triangle_inputs(
     return inputs
 
 
+@lru_cache(maxsize=8)
 def sorting_network(count: int) -> NDArray[np.int64]:
     """Give the exchanges that sort `count` values (Batcher 1968, odd-even merging): int64 `(m, 2)`.
 
