@@ -105,7 +105,7 @@ def _run(
             if _stands(stage, this, ledger):
                 log.info("%-14s done before", stage.name)
                 continue
-            with ledger.stage(stage.name, stage.reads) as record:
+            with ledger.stage(stage.name, stage.reads, stage.replaces or schemas.ALL_TABLES) as record:
                 record.outcome = stage.work(this)
         details = {stage.name: ledger.details(stage.name) for stage in stages}
         return summarise_run(run_id, store.base, details, ledger.seconds)

@@ -1,8 +1,8 @@
 """The lease: one run at a time on the tables of a gallery.
 
 Delta's blind appends never conflict, and one run's replaced tables would silently become another's input.
-So a run first takes the one row of the table `lease`, by a conditional MERGE: of two at the same moment Delta
-lets one commit. A thread keeps renewing it; the clock is the Spark driver's.
+So a run first takes the one row of the table `lease`, by making the table or by a conditional UPDATE: of two
+at the same moment Delta lets one commit. A thread keeps renewing it; the clock is the Spark driver's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from faceclust_spark.tables import columns as c
 from faceclust_spark.tables.schemas import LEASE
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from faceclust_spark.tables.storage import TableStore
 
@@ -49,12 +49,11 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name="faceclust-lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        if not self._store.exists(LEASE):
-            self._store.create(LEASE, self._row(seconds=0.0).drop(c.RUN_ID), self._run_id)
-        self._change(
-            f"kept.{c.EXPIRES_AT} <= new.{c.SINCE} OR kept.{c.RUN_ID} = new.{c.RUN_ID}", "*", self._seconds
-        )
-        self._require_own(self._read())
+        since = time.monotonic()
+        if not self._store.exists(LEASE) and self._store.create(LEASE, self._row(), self._run_id):
+            self._renewed = since  # the table was made with this row: nobody else can have it
+        else:
+            self._take()
         self._thread.start()
         return self
 
@@ -67,7 +66,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
         try:
-            self._change(f"kept.{c.TOKEN} = new.{c.TOKEN}", f"{c.EXPIRES_AT} = new.{c.SINCE}", self._seconds)
+            self._update(f"{c.EXPIRES_AT} = current_timestamp()", self._is_own())
         except Exception as fault:  # the run's own outcome counts; the lease expires by itself
             log.warning("the lease was not given back and expires in %.0f s: %s", self._seconds, fault)
 
@@ -88,33 +87,49 @@ class Lease:
 
     def _renew(self) -> None:
         with self._lock:
-            same = f"kept.{c.TOKEN} = new.{c.TOKEN}"
-            self._change(same, f"{c.EXPIRES_AT} = new.{c.EXPIRES_AT}", self._seconds)
+            self._update(f"{c.EXPIRES_AT} = {self._end()}", self._is_own())
             self._require_own(self._read())
 
-    def _change(self, condition: str, assignments: str, seconds: float) -> None:
-        """Change the row where the condition on `kept` and `new` holds; a lost race changes nothing."""
-        view = f"faceclust_lease_{self._token}"
-        self._row(seconds).createOrReplaceTempView(view)
+    def _take(self) -> None:
+        """Take the row where its lease has expired, or is an earlier process's of the same run."""
+        assignments = {
+            c.RUN_ID: _literal(self._run_id),
+            c.TOKEN: _literal(self._token),
+            c.HOLDER: _literal(_process()),
+            c.SINCE: "current_timestamp()",
+            c.EXPIRES_AT: self._end(),
+        }
+        self._update(
+            ", ".join(f"{name} = {value}" for name, value in assignments.items()),
+            f"{c.EXPIRES_AT} <= current_timestamp() OR {c.RUN_ID} = {_literal(self._run_id)}",
+        )
+        self._require_own(self._read())
+
+    def _update(self, assignments: str, condition: str) -> None:
+        """Change the row where the condition holds; a lost race changes nothing."""
+        table = self._store.sql_name(LEASE)
         try:
-            self._spark.sql(
-                f"MERGE INTO {self._store.sql_name(LEASE)} AS kept USING {view} AS new ON true "
-                f"WHEN MATCHED AND ({condition}) THEN UPDATE SET {assignments}"
-            )
+            self._spark.sql(f"UPDATE {table} SET {assignments} WHERE {condition}")
         except PySparkException as error:
             if "DELTA_CONCURRENT" not in str(error):
                 raise
-        finally:
-            self._spark.catalog.dropTempView(view)
 
-    def _row(self, seconds: float) -> Any:
+    def _is_own(self) -> str:
+        return f"{c.TOKEN} = {_literal(self._token)}"
+
+    def _end(self) -> str:
+        """Give when a lease ends that is renewed now."""
+        return f"current_timestamp() + make_dt_interval(0, 0, 0, CAST({self._seconds} AS DECIMAL(18, 6)))"
+
+    def _row(self) -> DataFrame:
+        """Give the row of a lease that starts now."""
         now = F.current_timestamp()
+        seconds = F.lit(self._seconds).cast("decimal(18,6)")
         return self._spark.range(1).select(
-            F.lit(self._run_id).alias(c.RUN_ID),
             F.lit(self._token).alias(c.TOKEN),
             F.lit(_process()).alias(c.HOLDER),
             now.alias(c.SINCE),
-            (now + F.make_dt_interval(secs=F.lit(seconds).cast("decimal(18,6)"))).alias(c.EXPIRES_AT),
+            (now + F.make_dt_interval(secs=seconds)).alias(c.EXPIRES_AT),
         )
 
     def _read(self) -> dict[str, Any]:
@@ -132,6 +147,11 @@ class Lease:
             f"or wait until its lease expires at {expires}; to break the lease now, delete the table "
             f"`{LEASE.name}` there"
         )
+
+
+def _literal(text: str) -> str:
+    """Give a text for a statement, whatever characters it holds and however the session reads quotes."""
+    return f"CAST(X'{text.encode().hex()}' AS STRING)"
 
 
 def _process() -> str:

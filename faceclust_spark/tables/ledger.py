@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from faceclust_spark.errors import ResumeError
 from faceclust_spark.log import still_working
 from faceclust_spark.tables import columns as c
-from faceclust_spark.tables.schemas import RUNS, Table
+from faceclust_spark.tables.schemas import ALL_TABLES, RUNS, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -55,6 +55,7 @@ class Ledger:
         self._faces: str | None = None  # how many, once a stage has said so
         self.seconds: dict[str, float] = {}
         self._inputs: dict[str, dict[str, int]] = {}
+        self._versions: dict[str, int] = {}  # of tables that no stage has written since they were asked for
         self._finished = self._earlier()
 
     def finished(self, stage: str) -> bool:
@@ -70,10 +71,14 @@ class Ledger:
         return self._inputs.get(stage, {})
 
     @contextlib.contextmanager
-    def stage(self, name: str, inputs: tuple[Table, ...] = ()) -> Iterator[Record]:
+    def stage(
+        self, name: str, inputs: tuple[Table, ...] = (), outputs: tuple[Table, ...] = ALL_TABLES
+    ) -> Iterator[Record]:
         """Record a stage: seconds, rows and input versions when it ends, the error when it fails."""
         started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-        versions = {table.name: self._store.version(table) for table in inputs if self._store.exists(table)}
+        versions = self._versions_of(inputs)
+        for table in outputs:
+            self._versions.pop(table.name, None)
         record = Record()
         try:
             with still_working(name, self._faces):
@@ -91,6 +96,13 @@ class Ledger:
             self._faces = f"{outcome.rows:,} faces"
         largest = "" if outcome.largest_group is None else f", largest group {outcome.largest_group:,}"
         log.info("%-14s %s %s%s, %.1f s", name, f"{outcome.rows:,}", outcome.unit, largest, took)
+
+    def _versions_of(self, tables: tuple[Table, ...]) -> dict[str, int]:
+        """Give the versions of the tables that are there; asking Delta for one costs a tenth of a second."""
+        for table in tables:
+            if table.name not in self._versions and self._store.exists(table):
+                self._versions[table.name] = self._store.version(table)
+        return {table.name: self._versions[table.name] for table in tables if table.name in self._versions}
 
     def _write(
         self,
