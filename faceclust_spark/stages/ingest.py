@@ -1,13 +1,14 @@
 """From a source's rows to faces, vectors and quarantine.
 
-The frames are read from two materialised ones, so that a source is read once. To survive a kill at any
+The frames are read from materialised ones, so that a source is read once. To survive a kill at any
 moment they are written in the order statistics, quarantine, vectors, faces: a face counts as ingested
 once it stands in `faces`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.sql import Window
@@ -36,10 +37,11 @@ from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
     from faceclust_spark.config import IngestConfig
 
+_KINDS = 100_000  # most kinds of rows that are compared for what most rows are like
 Materialise = Callable[["DataFrame", str], "DataFrame"]
 
 _SOURCE_COLUMNS = (
@@ -113,9 +115,17 @@ def ingested(
     expected = expected_of(checked, gallery, len(statistics.means) if statistics else 0)
     check_attribute_names(expected.attribute_width, config)
     judged = judged_rows(checked, expected)
-    outcomes = materialise(image_outcomes(judged, gallery.faces), "ingest_outcomes")
-    rejected = quarantined_rows(judged, outcomes, source_name)
-    accepted = accepted_rows(judged, outcomes)
+    outcomes = image_outcomes(judged, gallery.faces)
+    counts = count_rows(judged, outcomes)
+    accepted = judged.where(F.col(c.REASON).isNull())
+    rejected = quarantined_rows(judged, source_name)
+    if counts.new < counts.read - sum(counts.quarantined.values()):
+        exceptions = materialise(outcomes.where(_is_exception()), "ingest_exceptions")
+        accepted = accepted_rows(accepted, exceptions)
+        rejected = quarantined_rows(judged, source_name, exceptions)
+        counts = _with_reasons(counts, rejected)
+    if not counts.quarantined:
+        rejected = source.sparkSession.createDataFrame([], stage_schema(schemas.QUARANTINE))
     fresh = None
     if statistics is None and expected.attribute_width:
         statistics = sampled_statistics(accepted, expected.attribute_width, config.statistics_sample)
@@ -125,53 +135,63 @@ def ingested(
         vectors=prepared_vectors(accepted, statistics),
         quarantine=rejected,
         statistics=fresh,
-        counts=count_rows(outcomes, rejected),
+        counts=counts,
     )
 
 
 def expected_of(checked: DataFrame, gallery: Gallery, attribute_width: int) -> Expected:
     """Give the widths and the embedding model of the gallery; `attribute_width` 0 is unknown.
 
-    What the tables do not tell is what most of the batch's usable rows have; at a tie the smaller.
+    What the tables do not tell is what most of the batch's usable rows have; at a tie the smaller, null
+    first.
     """
-    usable = checked.where(F.col(c.REASON).isNull())
     components = (F.length(c.VECTOR) / 2).cast("int").alias(c.WIDTH)
-    width, model = c.WIDTH, c.EMBEDDING_MODEL
     known = _first_row(gallery.vectors.select(components))
-    known |= _first_row(gallery.faces.select(model))
-    for name, value in known.items():
-        usable = usable.where(F.col(name).eqNullSafe(F.lit(value)))
+    known |= _first_row(gallery.faces.select(c.EMBEDDING_MODEL))
+    kinds = checked.where(F.col(c.REASON).isNull()).groupBy(c.WIDTH, c.EMBEDDING_MODEL, c.ATTRIBUTE_WIDTH)
+    counted = kinds.agg(F.count(F.lit(1)).alias(c.ROWS)).orderBy(F.desc(c.ROWS)).limit(_KINDS)
+    usable = [row for row in counted.toArrow().to_pylist() if all(row[name] == known[name] for name in known)]
     if len(known) < 2:
-        known = _most_frequent(usable, width, model) | known
+        known = _most_frequent(usable, c.WIDTH, c.EMBEDDING_MODEL) | known
     if not attribute_width:
-        fitting = usable.where(F.col(c.ATTRIBUTE_WIDTH) > 0)
-        for name, value in known.items():
-            fitting = fitting.where(F.col(name).eqNullSafe(F.lit(value)))
-        attribute_width = _most_frequent(fitting, c.ATTRIBUTE_WIDTH).get(c.ATTRIBUTE_WIDTH, 0)
-    return Expected(known.get(width), known.get(model), attribute_width)
+        fitting = [row for row in usable if all(row[name] == known[name] for name in known)]
+        given = [row for row in fitting if row[c.ATTRIBUTE_WIDTH] > 0]
+        attribute_width = _most_frequent(given, c.ATTRIBUTE_WIDTH).get(c.ATTRIBUTE_WIDTH, 0)
+    return Expected(known.get(c.WIDTH), known.get(c.EMBEDDING_MODEL), attribute_width)
 
 
-def accepted_rows(judged: DataFrame, outcomes: DataFrame) -> DataFrame:
-    """Give one row for each image that is new or replaces the stored one."""
-    changed = outcomes.where(F.col(c.OUTCOME).isin(NEW, REPLACED)).select(c.FACE_ID, c.IMAGE_ID)
-    usable = judged.where(F.col(c.REASON).isNull())
-    # Further rows of such an image are equal to the first, or it would be a conflict.
-    return usable.join(changed, [c.FACE_ID, c.IMAGE_ID], "left_semi").dropDuplicates([c.FACE_ID, c.IMAGE_ID])
+def accepted_rows(usable: DataFrame, exceptions: DataFrame) -> DataFrame:
+    """Give one row for each image that is new or replaces the stored one.
+
+    exceptions: the images that are not new, or have several rows. Most batches have few, so that the
+    embeddings of all others need not travel to find them.
+    """
+    image = [c.FACE_ID, c.IMAGE_ID]
+    changed = F.col(c.OUTCOME).isin(NEW, REPLACED)
+    single = usable.join(exceptions.where(~changed | (F.col(c.ROWS) > 1)), image, "left_anti")
+    # Further rows of an image are equal to the first, or it would be a conflict.
+    several = usable.join(exceptions.where(changed & (F.col(c.ROWS) > 1)), image, "left_semi")
+    return single.unionByName(several.dropDuplicates(image))
 
 
-def quarantined_rows(judged: DataFrame, outcomes: DataFrame, source_name: str) -> DataFrame:
+def quarantined_rows(judged: DataFrame, source_name: str, exceptions: DataFrame | None = None) -> DataFrame:
     """Give the rows that are not used, with reason and detail. Fulfils QUARANTINE.
 
     Equal rows are kept apart by a number behind their content hash, so that none is lost in a merge
     and the same batch gives the same keys again.
     """
-    outcome_detail = "outcome_detail"
-    unusable = outcomes.where(~F.col(c.OUTCOME).isin(NEW, REPLACED, UNCHANGED)).select(
-        c.FACE_ID, c.IMAGE_ID, c.OUTCOME, F.col(c.DETAIL).alias(outcome_detail)
-    )
-    rows = judged.join(unusable, [c.FACE_ID, c.IMAGE_ID], "left").where(
-        F.col(c.REASON).isNotNull() | F.col(c.OUTCOME).isNotNull()
-    )
+    rows = judged.where(F.col(c.REASON).isNotNull())
+    if exceptions is not None:
+        outcome_detail = "outcome_detail"
+        unusable = exceptions.where(~F.col(c.OUTCOME).isin(NEW, REPLACED, UNCHANGED)).select(
+            c.FACE_ID, c.IMAGE_ID, c.OUTCOME, F.col(c.DETAIL).alias(outcome_detail)
+        )
+        told = {c.REASON: F.coalesce(c.REASON, c.OUTCOME), c.DETAIL: F.coalesce(c.DETAIL, outcome_detail)}
+        rows = (
+            judged.join(unusable, [c.FACE_ID, c.IMAGE_ID], "left")
+            .where(F.col(c.REASON).isNotNull() | F.col(c.OUTCOME).isNotNull())
+            .withColumns(told)
+        )
     repeat = F.row_number().over(Window.partitionBy(c.CONTENT_HASH).orderBy(c.CONTENT_HASH))
     key = F.when(repeat == 1, F.col(c.CONTENT_HASH)).otherwise(
         F.concat_ws("-", c.CONTENT_HASH, repeat.cast("string"))
@@ -179,29 +199,55 @@ def quarantined_rows(judged: DataFrame, outcomes: DataFrame, source_name: str) -
     as_json = F.to_json(F.struct(*_SOURCE_COLUMNS), {"ignoreNullFields": "false"})
     return rows.select(
         c.IMAGE_ID,
-        F.coalesce(c.REASON, c.OUTCOME).alias(c.REASON),
-        F.coalesce(c.DETAIL, outcome_detail).alias(c.DETAIL),
+        c.REASON,
+        c.DETAIL,
         F.lit(source_name).alias(c.SOURCE),
         as_json.alias(c.ROW),
         key.alias(c.CONTENT_HASH),
     )
 
 
-def count_rows(outcomes: DataFrame, rejected: DataFrame) -> IngestCounts:
-    """Count what became of the rows of a batch."""
-    kinds = outcomes.groupBy(c.OUTCOME).agg(F.count(F.lit(1)).alias(c.SIZE), F.sum(c.ROWS).alias(c.ROWS))
-    images = {row[c.OUTCOME]: row for row in kinds.toArrow().to_pylist()}
-    kept = [images[kind] for kind in (NEW, REPLACED, UNCHANGED) if kind in images]
-    example = F.min(F.struct(c.IMAGE_ID, c.DETAIL)).alias(c.DETAIL)
-    reasons = rejected.groupBy(c.REASON).agg(F.count(F.lit(1)).alias(c.ROWS), example)
-    bad = sorted(reasons.toArrow().to_pylist(), key=lambda row: (-row[c.ROWS], row[c.REASON]))
-    quarantined = {row[c.REASON]: row[c.ROWS] for row in bad}
+def count_rows(judged: DataFrame, outcomes: DataFrame) -> IngestCounts:
+    """Count what became of the rows of a batch, as far as rows and images tell by themselves.
+
+    Rows of an image that is refused are counted as quarantined, but their reasons are not told apart.
+    """
+    images = F.count(F.lit(1)).alias(c.SIZE), F.sum(c.ROWS).alias(c.ROWS)
+    kinds = outcomes.groupBy(c.OUTCOME).agg(*images).withColumnRenamed(c.OUTCOME, c.REASON)
+    both = kinds.unionByName(_reasons(judged.where(F.col(c.REASON).isNotNull())), allowMissingColumns=True)
+    rows = both.toArrow().to_pylist()
+    bad = [row for row in rows if row[c.SIZE] is None]
+    found = {row[c.REASON]: row for row in rows if row[c.SIZE] is not None}
+    kept = [found[kind] for kind in (NEW, REPLACED, UNCHANGED) if kind in found]
     usable = sum(row[c.ROWS] for row in kept)
-    return IngestCounts(
-        read=usable + sum(quarantined.values()),
-        **{kind: images.get(kind, {c.SIZE: 0})[c.SIZE] for kind in (NEW, REPLACED, UNCHANGED)},
+    counts = IngestCounts(
+        read=sum(row[c.ROWS] for row in rows),
+        **{kind: found.get(kind, {c.SIZE: 0})[c.SIZE] for kind in (NEW, REPLACED, UNCHANGED)},
         duplicates=usable - sum(row[c.SIZE] for row in kept),
-        quarantined=quarantined,
+        quarantined={},
+        examples={},
+    )
+    return _explained(counts, bad)
+
+
+def _is_exception() -> Column:
+    return (F.col(c.OUTCOME) != NEW) | (F.col(c.ROWS) > 1)
+
+
+def _with_reasons(counts: IngestCounts, rejected: DataFrame) -> IngestCounts:
+    """Count the rejected rows again, those of refused images included."""
+    return _explained(counts, _reasons(rejected).toArrow().to_pylist())
+
+
+def _reasons(rejected: DataFrame) -> DataFrame:
+    example = F.min(F.struct(c.IMAGE_ID, c.DETAIL)).alias(c.DETAIL)
+    return rejected.groupBy(c.REASON).agg(F.count(F.lit(1)).alias(c.ROWS), example)
+
+
+def _explained(counts: IngestCounts, reasons: Sequence[Mapping[str, Any]]) -> IngestCounts:
+    bad = sorted(reasons, key=lambda row: (-row[c.ROWS], row[c.REASON]))
+    return counts._replace(
+        quarantined={row[c.REASON]: row[c.ROWS] for row in bad},
         examples={row[c.REASON]: _example(row[c.DETAIL]) for row in bad},
     )
 
@@ -230,11 +276,16 @@ def _first_row(rows: DataFrame) -> dict[str, Any]:
     return next(iter(rows.limit(1).toArrow().to_pylist()), {})
 
 
-def _most_frequent(rows: DataFrame, *names: str) -> dict[str, Any]:
+def _most_frequent(counted: Sequence[Mapping[str, Any]], *names: str) -> dict[str, Any]:
     """Give the most frequent values of some columns together; at a tie the smaller, null first."""
-    counted = rows.groupBy(*names).agg(F.count(F.lit(1)).alias(c.ROWS))
-    first = _first_row(counted.orderBy(F.desc(c.ROWS), *(F.asc_nulls_first(n) for n in names)))
-    return {name: first[name] for name in names if first}
+    votes: Counter[Any] = Counter()
+    for row in counted:
+        votes[tuple(row[name] for name in names)] += row[c.ROWS]
+
+    def rank(values: Any) -> tuple[Any, ...]:
+        return (-votes[values], *((value is not None, value) for value in values))
+
+    return dict(zip(names, min(votes, key=rank), strict=True)) if votes else {}
 
 
 def _example(found: dict[str, str | None]) -> str:

@@ -115,6 +115,8 @@ def image_outcomes(judged: DataFrame, stored_faces: DataFrame) -> DataFrame:
     )
     images = (
         judged.where(F.col(c.FACE_ID).isNotNull())
+        .select(c.FACE_ID, c.IMAGE_ID, c.REASON, c.CONTENT_HASH)
+        .repartition(c.FACE_ID)  # one shuffle for the grouping, the join and the window
         .groupBy(c.FACE_ID, c.IMAGE_ID)
         .agg(
             F.count_if(F.col(c.REASON).isNull()).alias(c.ROWS),
