@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 ArrowFunction = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
-FACES_PER_SHARD = 32_768  # about 2.6 times as many visit it
+FACES_PER_SHARD = 65_536  # at most; about 2.6 times as many visit it
+_SMALLEST_SHARD = 2_500  # faces: below it a further task costs more than it spreads
 _ROWS_PER_BATCH = 10_000
 _ROUTED = StructType(
     [
@@ -54,8 +55,11 @@ class _Visits(NamedTuple):
 
 
 def shard_count(faces: int, parallelism: int) -> int:
-    """Give the number of shards for a gallery: tasks of bounded memory, and work for every core."""
-    return max(2 * parallelism, -(-faces // FACES_PER_SHARD))
+    """Give the number of shards for a gallery: tasks of bounded memory, and work for every core.
+
+    parallelism: tasks that the session means a shuffle to have. Fewer shards are visited by fewer faces.
+    """
+    return max(-(-faces // FACES_PER_SHARD), min(parallelism, -(-faces // _SMALLEST_SHARD)))
 
 
 def neighbours(

@@ -119,5 +119,7 @@ def test_audit_equals_the_kernel(spark, gallery) -> None:
 
 
 def test_shards_follow_cores_and_faces() -> None:
-    assert shard_count(1_000, 2) == 4
-    assert shard_count(1_000_000, 2) == 31
+    assert shard_count(1_000, 1_000) == 1  # small work does not pay for a large session
+    assert shard_count(20_000, 1_000) == 8
+    assert shard_count(200_000, 4) == 4
+    assert shard_count(1_000_000, 4) == 16
