@@ -172,7 +172,10 @@ def write_coarse_groups(run: Run) -> Outcome:
     try:
         spanning = forest(found, faces, config, tasks, run.store.materialise)
         run.write(schemas.FOREST, spanning.edges)
-        run.write(schemas.COARSE_GROUPS, coarse_groups(run.read(schemas.FOREST), vectors, levels, config))
+        stored, materialise = run.read(schemas.FOREST), run.store.materialise
+        run.write(
+            schemas.COARSE_GROUPS, coarse_groups(stored, vectors, levels, config, tasks, materialise)
+        )
     finally:
         if faces > config.max_forest_edges:
             run.store.clear_scratch(*FOREST_SCRATCH)

@@ -74,7 +74,7 @@ def contracted_forest(edges: ContractedEdges) -> ContractedEdges:
     if not len(edges.start):
         return edges
     vertices, start, end = _dense(edges.start, edges.end)
-    order = _contracted_order(edges)
+    order = strength_order(edges)
     kept = order[_kruskal(start[order], end[order], len(vertices))]
     return ContractedEdges._make(column[kept] for column in edges)
 
@@ -92,7 +92,7 @@ def strongest_of_each(edges: ContractedEdges) -> ContractedEdges:
     """
     if not len(edges.start):
         return edges
-    order = _contracted_order(edges)
+    order = strength_order(edges)
     kept = order[np.unique(edges.start[order], return_index=True)[1]]
     return ContractedEdges._make(column[kept] for column in edges)
 
@@ -128,7 +128,7 @@ def _dense(
     return ids, numbers[: len(first)], numbers[len(first) :]
 
 
-def _contracted_order(edges: ContractedEdges) -> NDArray[np.int64]:
+def strength_order(edges: ContractedEdges) -> NDArray[np.int64]:
     """Order contracted edges as the edges of faces that they stand for."""
     _, first, second = _dense(edges.first, edges.second)
     return _strength_order(edges.cosine, first, second)

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.config import CoarseGroupsConfig
-from faceclust_spark.kernels.forest import Edges, component_keys
+from faceclust_spark.errors import ConfigError
+from faceclust_spark.kernels.forest import ContractedEdges, Edges, component_keys, strength_order
 from faceclust_spark.kernels.ids import sample_rows
 
 DENSITY_SAMPLE = 256  # faces of a component that its density is measured on
-_DENSITY = "density"  # purpose of that sample
+BUCKETS = 1 << 14  # to a cosine of 1: links of one bucket are never parted
+DENSITY = "density"  # purpose of that sample
 
 Density = Callable[[NDArray[np.int64]], float]
 
@@ -30,6 +32,30 @@ class CoarseGroups(NamedTuple):
     thresholds: NDArray[np.float32]  # (t,) ascending
     keys: NDArray[np.int64]  # (t, n)
     levels: NDArray[np.float32]  # (t, n)
+
+
+class Cores(NamedTuple):
+    """What groups grow from: components at the highest threshold, or at a higher level where too large."""
+
+    face_ids: NDArray[np.int64]  # (n,) ascending
+    keys: NDArray[np.int64]  # (n,): the smallest face id of the core
+    levels: NDArray[np.float32]  # (n,)
+
+
+class Groups(NamedTuple):
+    """Groups on their way from the highest threshold to the lowest."""
+
+    keys: NDArray[np.int64]  # (g,) ascending, each once
+    levels: NDArray[np.float32]
+    sizes: NDArray[np.int64]  # faces
+    limits: NDArray[np.int64]  # faces that the group may have at most
+
+
+class JoinedGroups(NamedTuple):
+    """What became of groups: row by row, the group that each is part of now."""
+
+    keys: NDArray[np.int64]
+    groups: Groups  # keys repeat
 
 
 def mean_cosine(vectors: NDArray[np.int16]) -> float:
@@ -79,37 +105,95 @@ def cut_forest(
     forest: strongest edge first. density: gives the mean cosine of the faces whose ids it is
     handed, at most DENSITY_SAMPLE.
     """
-    first, second = (
-        np.searchsorted(face_ids, forest.first),
-        np.searchsorted(face_ids, forest.second),
-    )
-    cores, core_levels = _cores(face_ids, first, second, forest.cosine, thresholds, config, density)
+    first, second = (np.searchsorted(face_ids, ends) for ends in (forest.first, forest.second))
+    steps = ladder(thresholds[-1], config.ladder_step)
     keys = np.empty((len(thresholds), len(face_ids)), np.int64)
     levels = np.empty((len(thresholds), len(face_ids)), np.float32)
-    keys[-1], levels[-1] = cores, core_levels
-    below = forest.cosine < thresholds[-1]
-    _join_cores(
-        first[below],
-        second[below],
-        forest.cosine[below],
-        thresholds,
-        config.max_size,
-        config.core_growth,
-        keys,
-        levels,
-    )
+    keys[-1], levels[-1] = _cores(face_ids, first, second, forest.cosine, steps, thresholds, config, density)
+    parent, level = keys[-1].copy(), levels[-1].copy()
+    size = np.bincount(parent, minlength=len(face_ids))
+    limit = size_limits(size, config)
+    for row in range(len(thresholds) - 2, -1, -1):
+        band = (forest.cosine >= thresholds[row]) & (forest.cosine < thresholds[row + 1])
+        _join(first[band], second[band], forest.cosine[band], parent, level, size, limit)
+        keys[row] = parent
+        levels[row] = level[parent]
     return CoarseGroups(face_ids, thresholds, face_ids[keys], levels)
 
 
-def density_samples(
-    face_ids: NDArray[np.int64],
-    forest: Edges,
+def cut_cores(
+    pieces: Edges,
+    steps: NDArray[np.float32],
     thresholds: NDArray[np.float32],
     config: CoarseGroupsConfig,
-) -> list[NDArray[np.int64]]:
-    """Give every sample of face ids whose density `cut_forest` may ask for, each once.
+    density: Density,
+) -> Cores:
+    """Give the cores, as `cut_forest` does, of pieces that it would come upon at the first of `steps`.
 
-    For those who have the vectors elsewhere, and measure before they cut.
+    pieces: all edges of the forest, at or above that level, of some of its components there. steps: the
+    ladder from that level on.
+    """
+    face_ids = np.unique(np.concatenate([pieces.first, pieces.second]))
+    first, second = (np.searchsorted(face_ids, ends) for ends in (pieces.first, pieces.second))
+    keys, levels = _cores(face_ids, first, second, pieces.cosine, steps, thresholds, config, density)
+    return Cores(face_ids, face_ids[keys], levels)
+
+
+def join_groups(links: ContractedEdges, groups: Groups) -> JoinedGroups:
+    """Join groups by the links between them, the strongest first, as the second part of `cut_forest`.
+
+    links: every link of the forest in some range of cosine, between the groups that all stronger ones
+    have made. groups: those that the links touch. Their state is all that a decision depends on: so the
+    links may come in any number of such ranges, the strongest first.
+    """
+    order = strength_order(links)
+    first, second = (np.searchsorted(groups.keys, ends[order]) for ends in (links.start, links.end))
+    parent, level = np.arange(len(groups.keys)), groups.levels.copy()
+    size, limit = groups.sizes.copy(), groups.limits.copy()
+    _join(first, second, links.cosine[order], parent, level, size, limit)
+    joined = Groups(groups.keys[parent], level[parent], size[parent], limit[parent])
+    return JoinedGroups(groups.keys, joined)
+
+
+def cut_bands(counts: dict[int, int], thresholds: NDArray[np.float32], limit: int) -> list[np.float32]:
+    """Give the lowest cosine of each band of links, descending; each threshold but the highest ends one.
+
+    counts: the links below the highest threshold by floor(cosine * BUCKETS). Few bands of at most `limit`
+    links each. Raises ConfigError where one bucket holds more.
+    """
+    held, ends = 0, [*thresholds[:-1]]
+    for bucket in sorted(counts, reverse=True):
+        if counts[bucket] > limit:
+            raise ConfigError(
+                f"coarse_groups.max_forest_edges = {limit:,}, and {counts[bucket]:,} links of the forest "
+                f"have a cosine of {bucket / BUCKETS:.4f}, to 1/{BUCKETS}: one task has to take them "
+                "together, in about 300 bytes each; raise the limit where an executor has that much memory"
+            )
+        if held + counts[bucket] > limit:
+            ends.append(np.float32((bucket + 1) / BUCKETS))
+            held = 0
+        held += counts[bucket]
+    return sorted(set(ends), reverse=True)
+
+
+def size_limits(sizes: NDArray[np.int64], config: CoarseGroupsConfig) -> NDArray[np.int64]:
+    """Give how many faces a group may have that holds a core of each of these sizes."""
+    return np.maximum(config.max_size, (sizes * config.core_growth).astype(np.int64))
+
+
+def is_dense(mean: float, thresholds: NDArray[np.float32], config: CoarseGroupsConfig) -> bool:
+    """Tell whether a component of this density, by `mean_cosine` of its sample, stays in one piece."""
+    least = thresholds[0] if config.dense_cosine == "auto" else np.float32(config.dense_cosine)
+    return bool(np.float32(mean) >= least)
+
+
+def density_samples(
+    forest: Edges, steps: NDArray[np.float32], thresholds: NDArray[np.float32], config: CoarseGroupsConfig
+) -> list[NDArray[np.int64]]:
+    """Give every sample of face ids whose density `cut_cores` may ask for, each once.
+
+    For those who have the vectors elsewhere, and measure before they cut. `cut_forest` asks for those of
+    the whole ladder.
     """
     asked: dict[bytes, NDArray[np.int64]] = {}
 
@@ -117,8 +201,7 @@ def density_samples(
         asked[ids.tobytes()] = ids
         return -np.inf  # stays in one piece nowhere, so that all levels are seen
 
-    first, second = (np.searchsorted(face_ids, ends) for ends in (forest.first, forest.second))
-    _cores(face_ids, first, second, forest.cosine, thresholds, config, ask)
+    cut_cores(forest, steps, thresholds, config, ask)
     return list(asked.values())
 
 
@@ -127,21 +210,21 @@ def _cores(
     first: NDArray[np.int64],
     second: NDArray[np.int64],
     cosine: NDArray[np.float32],
+    steps: NDArray[np.float32],
     thresholds: NDArray[np.float32],
     config: CoarseGroupsConfig,
     density: Density,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Give each vertex its core, by the smallest vertex, and the level that the core stands at."""
-    limit = thresholds[0] if config.dense_cosine == "auto" else np.float32(config.dense_cosine)
 
     def stays_whole(members: NDArray[np.int64]) -> bool:
         ids = face_ids[members]
-        return bool(density(ids[sample_rows(ids, DENSITY_SAMPLE, _DENSITY)]) >= limit)
+        return is_dense(density(ids[sample_rows(ids, DENSITY_SAMPLE, DENSITY)]), thresholds, config)
 
     keys = np.arange(len(face_ids))
     levels = np.ones(len(face_ids), np.float32)
     active = np.arange(len(face_ids))
-    for level in ladder(thresholds[-1], config.ladder_step):
+    for level in steps:
         found, sizes = _components_of(active, first, second, cosine >= level, len(face_ids))
         keys[active], levels[active] = found, np.where(sizes > 1, level, np.float32(1.0))
         active = _oversized(active, found, sizes, config.max_size, stays_whole)
@@ -181,26 +264,9 @@ def _oversized(
 
 
 @numba.njit(cache=True)
-def _join_cores(first, second, cosine, thresholds, max_size, core_growth, keys, levels):  # type: ignore[no-untyped-def]
-    """Join cores (the last row of keys) by ever weaker links; fill the rows of lower thresholds."""
-    count = keys.shape[1]
-    parent = keys[-1].copy()
-    level = levels[-1].copy()
-    size = np.zeros(count, np.int64)
-    for x in range(count):
-        size[parent[x]] += 1
-    limit = np.empty(count, np.int64)
-    for x in range(count):
-        limit[x] = max(max_size, int(size[x] * core_growth))
-    row = len(thresholds) - 2
-    for i in range(len(first) + 1):
-        while row >= 0 and (i == len(first) or cosine[i] < thresholds[row]):
-            for x in range(count):
-                keys[row, x] = _root(parent, x)
-                levels[row, x] = level[keys[row, x]]
-            row -= 1
-        if row < 0:
-            break
+def _join(first, second, cosine, parent, level, size, limit):  # type: ignore[no-untyped-def]
+    """Join groups by ever weaker links, in place; afterwards `parent` is every vertex's group."""
+    for i in range(len(first)):
         a, b = _root(parent, first[i]), _root(parent, second[i])
         allowed = max(limit[a], limit[b])
         if a == b or size[a] + size[b] > allowed:
@@ -211,6 +277,8 @@ def _join_cores(first, second, cosine, thresholds, max_size, core_growth, keys, 
         size[a] += size[b]
         limit[a] = allowed
         level[a] = cosine[i]
+    for x in range(len(parent)):
+        parent[x] = _root(parent, x)
 
 
 @numba.njit(cache=True)

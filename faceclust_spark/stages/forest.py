@@ -44,18 +44,26 @@ def forest(
 ) -> Forest:
     """Give the maximum spanning forest of the neighbour graph: the same edges for any partitioning.
 
-    Each task shrinks its own edges to a forest before anything travels. Of up to `max_forest_edges` faces,
-    `tasks` and ever fewer merge those until one is left. A larger graph is contracted in rounds, which are
-    scratch tables by `materialise`, until what is left of it has no more than `max_forest_edges` vertices
-    or edges. Then the edges read scratch tables too.
+    Each task shrinks its own edges to a forest before anything travels; see `merge_forests`.
     """
     schema = stage_schema(schemas.FOREST)
     parts = neighbours.select(*stage_schema(schemas.NEIGHBOURS).names).mapInArrow(_forest_of_lists, schema)
-    if faces <= config.max_forest_edges:
+    return merge_forests(parts, faces, config.max_forest_edges, tasks, materialise)
+
+
+def merge_forests(parts: DataFrame, faces: int, limit: int, tasks: int, materialise: Materialise) -> Forest:
+    """Merge the forests of partitions, rows of FOREST, to the forest of all their edges.
+
+    Of up to `limit` faces, `tasks` and ever fewer merge them until one is left, in about 200 bytes a face.
+    A larger graph is contracted in rounds, which are scratch tables by `materialise`, until what is left of
+    it has no more than `limit` vertices or edges. Then the forest reads scratch tables too.
+    """
+    schema = stage_schema(schemas.FOREST)
+    if faces <= limit:
         return Forest(in_one_task(parts, forest_of_edges, schema, tasks), 0)
     chosen, number = None, 0
     rest = materialise(contracted(parts), "contraction_edges_1")
-    for found in contraction_rounds(rest, config.max_forest_edges, materialise):
+    for found in contraction_rounds(rest, limit, materialise):
         rest = found.edges
         together = found.chosen if chosen is None else chosen.unionByName(found.chosen)
         chosen = materialise(together, f"forest_chosen_{number % 2}")

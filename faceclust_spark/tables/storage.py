@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 _SCRATCH = "_scratch"
 SCRATCH = ("ingest_checked", "ingest_outcomes")  # what ingest materialises
-# What a forest beyond one task materialises; a round reads what the one before it has written.
+# What a forest beyond one task and its groups materialise; a round reads what the one before it has written.
 FOREST_SCRATCH = (
     *("contraction_best", "contraction_hooks", "contraction_labels_0", "contraction_labels_1"),
     *("contraction_edges_0", "contraction_edges_1", "contraction_followed_0", "contraction_followed_1"),
-    *("forest_chosen_0", "forest_chosen_1"),
+    *("forest_chosen_0", "forest_chosen_1", "groups_members", "groups_links", "groups_pieces"),
+    *(f"groups_{name}_{number}" for name in ("cores", "edges", "joined") for number in (0, 1)),
 )
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 _NULLS = re.compile(r"column \w+ of table `\w+` must be set in every row, and is null in some")

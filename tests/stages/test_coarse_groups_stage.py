@@ -20,6 +20,7 @@ from faceclust_spark.stages.output import stage_schema
 from faceclust_spark.stages.thresholds import thresholds, thresholds_frame, thresholds_from_frame
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
+from faceclust_spark.tables.storage import FOREST_SCRATCH
 
 LEVELS = (0.5, 0.58, 0.66)
 CAPPED = CoarseGroupsConfig(max_size=20)  # people of 60 and 40 faces, dense and not
@@ -75,43 +76,65 @@ def test_one_forest_from_any_partitioning(spark, gallery, partitions, tasks):
 
 @pytest.mark.parametrize("config", [FREE, CAPPED], ids=["free", "capped"])
 def test_groups_equal_those_of_one_process(spark, gallery, config):
-    face_ids, vectors, lists = gallery
-    edges = maximum_spanning_forest(edges_of_lists(lists))
-    expected = cut_forest(
-        face_ids,
-        edges,
-        np.array(LEVELS, np.float32),
-        config,
-        lambda ids: mean_cosine(vectors[np.searchsorted(face_ids, ids)]),
-    )
     found = coarse_groups(
-        forest(lists_frame(spark, gallery, 4), len(face_ids), config, 4, never).edges.repartition(3),
+        forest(lists_frame(spark, gallery, 4), len(gallery[0]), config, 4, never).edges.repartition(3),
         vectors_frame(spark, gallery),
         LEVELS,
         config,
+        4,
+        never,
     )
     check_schema(found, schemas.COARSE_GROUPS)
-    wanted = [
-        (float(t), key, root, face, level)
-        for t, *columns in zip(expected.thresholds, expected.keys, expected.levels, strict=True)
-        for key, root, face, level in zip(
-            columns[0].tolist(),
-            expected.keys[0].tolist(),
-            face_ids.tolist(),
-            columns[1].tolist(),
-            strict=True,
-        )
-    ]
-    assert rows_of(found) == sorted(wanted)
+    expected = groups_of_one_process(gallery, LEVELS, config)
+    assert rows_of(found) == expected_rows(expected)
     largest = max(np.unique(expected.keys[0], return_counts=True)[1])
     assert largest > 20 if config is FREE else largest >= 60  # the dense person of 60 stays whole
     assert (np.unique(expected.keys[0], return_counts=True)[1] == 1).any()
 
 
+def test_groups_of_a_forest_beyond_one_task_equal_those_of_one_process(spark, store, gallery):
+    # No task holds the two largest components, of 60 and 39 faces: one is dense, one is cut at the ladder.
+    levels, config = LEVELS[:2], CoarseGroupsConfig(max_size=20, max_forest_edges=38)
+    written = []
+
+    def materialise(rows, name):
+        written.append(name)
+        return store.materialise(rows, name)
+
+    spanned = forest(lists_frame(spark, gallery, 4), len(gallery[0]), config, 4, materialise)
+    edges = store.materialise(spanned.edges, "forest")
+    found = coarse_groups(edges, vectors_frame(spark, gallery), levels, config, 4, materialise)
+    check_schema(found, schemas.COARSE_GROUPS)
+    expected = groups_of_one_process(gallery, levels, config)
+    assert rows_of(found) == expected_rows(expected)
+    assert spanned.rounds > 1
+    assert {"groups_cores_1", "groups_edges_0", "groups_joined_1"} <= set(written) <= set(FOREST_SCRATCH)
+
+
+def groups_of_one_process(gallery, levels, config):
+    face_ids, vectors, lists = gallery
+    edges = maximum_spanning_forest(edges_of_lists(lists))
+
+    def density(ids):
+        return mean_cosine(vectors[np.searchsorted(face_ids, ids)])
+
+    return cut_forest(face_ids, edges, np.array(levels, np.float32), config, density)
+
+
+def expected_rows(groups):
+    """Give the rows of COARSE_GROUPS, sorted."""
+    roots, faces = groups.keys[0].tolist(), groups.face_ids.tolist()
+    return sorted(
+        (float(threshold), key, root, face, level)
+        for threshold, keys, levels in zip(groups.thresholds, groups.keys, groups.levels, strict=True)
+        for key, root, face, level in zip(keys.tolist(), roots, faces, levels.tolist(), strict=True)
+    )
+
+
 def test_a_gallery_without_neighbours_is_all_alone(spark, gallery):
     few = vectors_frame(spark, gallery).limit(5)
     empty = forest(lists_frame(spark, gallery, 2).limit(0), 5, FREE, 2, never).edges
-    rows = coarse_groups(empty, few, LEVELS, FREE).toArrow().to_pylist()
+    rows = coarse_groups(empty, few, LEVELS, FREE, 2, never).toArrow().to_pylist()
     assert len(rows) == 5 * len(LEVELS)
     assert all(row[c.GROUP_KEY] == row[c.ROOT_KEY] == row[c.FACE_ID] and row[c.LEVEL] == 1 for row in rows)
 
