@@ -13,6 +13,7 @@ object.
 from __future__ import annotations
 
 import argparse
+import importlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -239,6 +240,8 @@ def main() -> None:
     parser.add_argument("--shards", type=int)
     parser.add_argument("--peers", type=_peers, default=["faiss", "hnswlib"], help="faiss,hnswlib")
     arguments = parser.parse_args()
+    for name in arguments.peers:
+        importlib.import_module(name)  # one that is missing fails now, and not after our own search
     rows = [measure(faces, arguments) for faces in arguments.faces]
     answer(rows, **summary_of(rows))
 
