@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -25,18 +25,31 @@ from faceclust_spark.stages.thresholds import thresholds, thresholds_frame, thre
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.ledger import Outcome, has_finished
-from faceclust_spark.tables.storage import FOREST_SCRATCH, SCRATCH
+from faceclust_spark.tables.storage import FOREST_SCRATCH, INGEST_SCRATCH
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from faceclust_spark.config import Config
+    from faceclust_spark.kernels.cells import Cells
     from faceclust_spark.kernels.model import Model
+    from faceclust_spark.kernels.thresholds import Thresholds
     from faceclust_spark.tables.lease import Lease
     from faceclust_spark.tables.schemas import Table
     from faceclust_spark.tables.storage import TableStore
 
 log = logging.getLogger(__name__)
+
+_FACES_PER_FOREST = 10_000  # below it a further task costs more than it spreads
+
+
+@dataclass
+class Known:
+    """What a run has read or written and need not read again, while it holds the lease."""
+
+    faces: int | None = None
+    thresholds: Thresholds | None = None
+    cells: Cells | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ class Run:
     config: Config
     run_id: str
     source: str
+    known: Known = field(default_factory=Known)
 
     def read(self, table: Table) -> DataFrame:
         """Read a table's newest version."""
@@ -57,6 +71,24 @@ class Run:
     def read_or_empty(self, table: Table) -> DataFrame:
         """Read a table, or no rows of its schema where it has not been written."""
         return self.read(table) if self.store.exists(table) else self.spark.createDataFrame([], table.schema)
+
+    def faces(self) -> int:
+        """Give the number of faces of the gallery."""
+        if self.known.faces is None:
+            self.known.faces = self.read(schemas.FACES).count()
+        return self.known.faces
+
+    def thresholds(self) -> Thresholds:
+        """Give the floor and the first thresholds, as stored."""
+        if self.known.thresholds is None:
+            self.known.thresholds = thresholds_from_frame(self.read(schemas.THRESHOLDS))
+        return self.known.thresholds
+
+    def cells(self) -> Cells:
+        """Give the cells."""
+        if self.known.cells is None:
+            self.known.cells = cells_from_frame(self.read(schemas.CELLS))
+        return self.known.cells
 
     def write(self, table: Table, rows: DataFrame) -> None:
         """Replace a table by this run's rows, in one commit, while the lease is held."""
@@ -72,12 +104,14 @@ class Run:
 def write_ingest(run: Run) -> Outcome:
     """Check the source's rows and merge its faces; what cannot be used goes to `quarantine`."""
     _remove_orphans(run)
+    first = not run.store.exists(schemas.FACES)
     source = read_source(run.spark, run.source, run.config.ingest)
     stored = (schemas.FACES, schemas.VECTORS, schemas.ATTRIBUTE_STATISTICS)
     gallery = Gallery(*(run.read_or_empty(table) for table in stored))
     try:
         batch = ingested(source, run.source, gallery, run.config.ingest, run.store.materialise)
-        run.merge(schemas.QUARANTINE, batch.quarantine)
+        if batch.counts.quarantined or not run.store.exists(schemas.QUARANTINE):
+            run.merge(schemas.QUARANTINE, batch.quarantine)
         for reason, rows in batch.counts.quarantined.items():
             log.warning(
                 "quarantined: %s rows, %s, such as %s", f"{rows:,}", reason, batch.counts.examples[reason]
@@ -88,11 +122,12 @@ def write_ingest(run: Run) -> Outcome:
         run.merge(schemas.VECTORS, batch.vectors)
         run.merge(schemas.FACES, batch.faces)
     finally:
-        run.store.clear_scratch(*SCRATCH)  # copies of the source's embeddings
-    faces = run.read(schemas.FACES).count()
+        run.store.clear_scratch(*INGEST_SCRATCH)  # copies of the source's embeddings
+    counts = batch.counts
+    run.known.faces = counts.new if first else None
+    faces = run.faces()
     if not faces:
         raise DataError(f"the gallery holds no face: all rows of {run.source} went to the table `quarantine`")
-    counts = batch.counts
     details = {
         "faces": faces,
         "read": counts.read,
@@ -127,55 +162,52 @@ def _remove_orphans(run: Run) -> None:
 
 def write_thresholds(run: Run) -> Outcome:
     """Choose the floor and the first thresholds."""
-    faces = run.read(schemas.FACES).count()
     config = run.config
-    chosen = thresholds(run.read(schemas.VECTORS), faces, config.neighbours, config.coarse_groups)
+    chosen = thresholds(run.read(schemas.VECTORS), run.faces(), config.neighbours, config.coarse_groups)
     log.info(
         "%-14s %s: %s", "thresholds", ", ".join(f"{t:.3f}" for t in chosen.groups), chosen.groups_chosen_by
     )
     run.write(schemas.THRESHOLDS, thresholds_frame(run.spark, chosen))
+    run.known.thresholds = chosen
     return Outcome(1 + len(chosen.groups), unit="thresholds")
 
 
 def write_cells(run: Run) -> Outcome:
     """Train the cells."""
-    faces = run.read(schemas.FACES).count()
-    trained = cells(run.read(schemas.VECTORS), faces, run.config.cells)
+    trained = cells(run.read(schemas.VECTORS), run.faces(), run.config.cells)
     run.write(schemas.CELLS, cells_frame(run.spark, trained))
+    run.known.cells = trained
     return Outcome(len(trained.centroids), unit="cells")
 
 
 def write_neighbours(run: Run) -> Outcome:
     """Search each face's neighbours, and audit the search where it is asked for."""
-    vectors, faces = run.read(schemas.VECTORS), run.read(schemas.FACES).count()
-    trained = cells_from_frame(run.read(schemas.CELLS))
-    floor = thresholds_from_frame(run.read(schemas.THRESHOLDS)).floor
-    shards = shard_count(faces, shuffle_partitions(vectors))
-    run.write(schemas.NEIGHBOURS, neighbours(vectors, trained, floor, run.config.neighbours, shards))
-    found = run.read(schemas.NEIGHBOURS)
+    vectors, floor = run.read(schemas.VECTORS), run.thresholds().floor
+    shards = shard_count(run.faces(), shuffle_partitions(vectors))
+    run.write(schemas.NEIGHBOURS, neighbours(vectors, run.cells(), floor, run.config.neighbours, shards))
     if run.config.neighbours.audit:
+        found = run.read(schemas.NEIGHBOURS)
         run.write(schemas.RECALL_AUDIT, recall_audit(vectors, found, floor, run.config.neighbours))
         audit = run.read(schemas.RECALL_AUDIT).toArrow().to_pylist()[0]
         recalls = {name: audit[name] for name in (c.EDGE_RECALL, c.RECALL_AT_K) if audit[name] is not None}
         log.info("%-14s %s", "recall audit", ", ".join(f"{k} {v:.4f}" for k, v in recalls.items()))
         parts_per_million = {f"{name} ppm": round(1e6 * value) for name, value in recalls.items()}
-        return Outcome(found.count(), details=parts_per_million)
-    return Outcome(found.count())
+        return Outcome(run.faces(), details=parts_per_million)
+    return Outcome(run.faces())
 
 
 def write_coarse_groups(run: Run) -> Outcome:
     """Span the forest, and cut it into coarse groups."""
     vectors, found = run.read(schemas.VECTORS), run.read(schemas.NEIGHBOURS)
     config = run.config.coarse_groups
-    levels = thresholds_from_frame(run.read(schemas.THRESHOLDS)).groups
-    faces, tasks = vectors.count(), shuffle_partitions(vectors)
+    levels = run.thresholds().groups
+    faces = run.faces()
+    tasks = min(shuffle_partitions(vectors), -(-faces // _FACES_PER_FOREST))
     try:
         spanning = forest(found, faces, config, tasks, run.store.materialise)
         run.write(schemas.FOREST, spanning.edges)
         stored, materialise = run.read(schemas.FOREST), run.store.materialise
-        run.write(
-            schemas.COARSE_GROUPS, coarse_groups(stored, vectors, levels, config, tasks, materialise)
-        )
+        run.write(schemas.COARSE_GROUPS, coarse_groups(stored, vectors, levels, config, tasks, materialise))
     finally:
         if faces > config.max_forest_edges:
             run.store.clear_scratch(*FOREST_SCRATCH)
@@ -206,7 +238,7 @@ def write_confidences(run: Run) -> Outcome:
     config, vectors = run.config, run.read(schemas.VECTORS)
     model = load_model_of(config)
     _check_model(model, run)
-    chosen = thresholds_from_frame(run.read(schemas.THRESHOLDS))
+    chosen = run.thresholds()
     scale = Scale(chosen.mean, chosen.standard_deviation)
     groups = root_groups(run.read(schemas.COARSE_GROUPS), vectors, config.confidences)
     packed = model_bytes(model)
@@ -252,7 +284,7 @@ def _check_model(model: Model, run: Run) -> None:
     width = F.length(c.VECTOR) / 2
     first = run.read(schemas.VECTORS).select(width.cast("int").alias(c.WIDTH)).limit(1)
     stated = run.read(schemas.FACES).select(c.EMBEDDING_MODEL).limit(1)
-    width_found = first.toArrow()[c.WIDTH][0].as_py()
+    found = first.crossJoin(stated).toArrow()
     model.check(
-        width_found, stated.toArrow()[c.EMBEDDING_MODEL][0].as_py(), run.config.ingest.attribute_names
+        found[c.WIDTH][0].as_py(), found[c.EMBEDDING_MODEL][0].as_py(), run.config.ingest.attribute_names
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructField, StructType
 
 _SCRATCH = "_scratch"
-SCRATCH = ("ingest_checked", "ingest_outcomes")  # what ingest materialises
+INGEST_SCRATCH = ("ingest_checked", "ingest_exceptions")  # what ingest materialises
 # What a forest beyond one task and its groups materialise; a round reads what the one before it has written.
 FOREST_SCRATCH = (
     *("contraction_best", "contraction_hooks", "contraction_labels_0", "contraction_labels_1"),
@@ -153,7 +153,7 @@ class TableStore:
         """Delete every table of the gallery, and nothing else that lives in the same place."""
         for table in ALL_TABLES:
             self._drop(table.name)
-        self.clear_scratch(*SCRATCH, *FOREST_SCRATCH)
+        self.clear_scratch(*INGEST_SCRATCH, *FOREST_SCRATCH)
 
     def sql_name(self, table: Table) -> str:
         """Give the table's name, quoted for a SQL statement."""
