@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from faceclust_spark.config import Config, load_config
     from faceclust_spark.local import Clustering, cluster
     from faceclust_spark.pipeline import ingest, run
+    from faceclust_spark.planning.verb import plan
     from faceclust_spark.session import get_session
     from faceclust_spark.verbs import evaluate, explain, synthesise, train_model
 
@@ -28,6 +29,7 @@ _HOMES = {
     "get_session": "session",
     "ingest": "pipeline",
     "load_config": "config",
+    "plan": "planning.verb",
     "run": "pipeline",
     "synthesise": "verbs",
     "train_model": "verbs",
@@ -42,6 +44,7 @@ __all__ = [
     "get_session",
     "ingest",
     "load_config",
+    "plan",
     "run",
     "synthesise",
     "train_model",

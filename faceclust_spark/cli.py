@@ -25,6 +25,7 @@ from faceclust_spark.options import (
     EPILOG,
     FACES,
     HELP,
+    PLAN_OPTIONS,
     RUN_ID,
     SEED,
     SOURCE,
@@ -66,7 +67,7 @@ class _InOrder(click.Group):
     """Lists the verbs in the order in which a newcomer meets them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        order = ("demo", "run", "evaluate", "explain", "ingest", "synth", "train")
+        order = ("demo", "run", "evaluate", "explain", "ingest", "plan", "synth", "train")
         return sorted(self.commands, key=order.index)
 
 
@@ -119,6 +120,26 @@ def ingest(config: Config, run_id: str | None, as_json: bool) -> None:
     source, tables = _need(config, "source", "tables")
     summary = pipeline.ingest(_session(config), source, tables, config, run_id=run_id)
     _answer(summary.to_dict(), report.describe_run(summary), as_json)
+
+
+@_command(
+    SOURCE,
+    *PLAN_OPTIONS,
+)
+def plan(config: Config, output: Path | None, as_json: bool, **asked: Any) -> None:
+    """Predict what a run takes, and choose its settings.
+
+    From a sample of the source: time, shuffles, tables and memory, and the settings with their reasons. The
+    kernels are timed on this machine, and people and links of a larger gallery are worked out.
+    """
+    from faceclust_spark.planning import report, verb
+
+    (source,) = _need(config, "source")
+    given = {name: value for name, value in asked.items() if value is not None}
+    found = verb.plan(_session(config), source, config, **given)
+    if output is not None:
+        output.write_text(report.plan_file(found), encoding="utf-8")
+    _answer(found.to_dict(), report.describe_plan(found), as_json)
 
 
 @_command(

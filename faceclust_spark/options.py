@@ -63,3 +63,19 @@ RUN_ID = click.option(
 )
 FACES = click.option("--faces", type=int, metavar="N", help="Number of faces; short for --set synth.faces=N.")
 SEED = click.option("--seed", type=int, metavar="N", help="Short for --set synth.seed=N: other people.")
+PLAN_OPTIONS: tuple[Option, ...] = (
+    click.option(
+        "--faces", type=int, metavar="N", help="Faces of the gallery; default: those of the source."
+    ),
+    click.option(
+        "--cores", type=int, metavar="C", help="Cores of the cluster; default: those of this machine."
+    ),
+    click.option("--sample", type=int, metavar="N", help="Faces to measure on; default, and most: 50000."),
+    click.option("--memory-per-core", metavar="SIZE", help="What a core may use, such as 4g, the default."),
+    click.option(
+        "--output",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="File to write the settings to, for `faceclust run --config FILE`.",
+    ),
+)

@@ -91,6 +91,7 @@ LAYERS = (
     ("arrow", "local", "training", "explanation", "pictures", "tables.columns", "tables.schemas"),
     ("stages", "session"),
     ("tables.storage", "tables.ledger", "tables.lease", "tables.maintenance", "evidence", "report"),
+    ("planning",),
     ("steps",),
     ("pipeline",),
     ("verbs",),
@@ -158,7 +159,8 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize(
-    "module", _of("stages", "tables", "steps", "pipeline", "verbs", "evidence", "session", "report")
+    "module",
+    _of("stages", "tables", "steps", "pipeline", "verbs", "evidence", "session", "report", "planning"),
 )
 def test_dataframes_are_used_as_every_platform_allows(module):
     found = {attribute: FORBIDDEN[attribute] for attribute in _attributes(module) & set(FORBIDDEN)}

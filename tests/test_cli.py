@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 from commands import command, process
 
-VERBS = ("demo", "run", "evaluate", "explain", "ingest", "synth", "train")
+VERBS = ("demo", "run", "evaluate", "explain", "ingest", "plan", "synth", "train")
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d \S.*")
 
 

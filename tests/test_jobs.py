@@ -76,7 +76,7 @@ def test_spark_submit_ends_with_the_exit_code_of_the_job(tmp_path):
 
 
 def test_there_is_a_job_for_every_verb_but_those_of_a_screen():
-    assert JOBS == ["evaluate", "ingest", "run", "synth", "train"]
+    assert JOBS == ["evaluate", "ingest", "plan", "run", "synth", "train"]
 
 
 @pytest.mark.parametrize("job", JOBS)

@@ -1,0 +1,168 @@
+"""How counts, bytes and memory follow from a gallery's size, its structure and the settings.
+
+n faces of d components and a attributes, t first thresholds; all sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from faceclust_spark.config import Config
+from faceclust_spark.kernels.cells import FLAT_TRAINED, cell_count, sample_size
+from faceclust_spark.kernels.relations import PAIR_INPUTS
+from faceclust_spark.planning.structure import Structure
+
+STAGES = ("ingest", "thresholds", "cells", "neighbours", "coarse_groups", "confidences", "clusters")
+REFINED_AT_ONCE = 500_000  # pairs of a batch
+_WORKER = 300 << 20  # a Python worker with torch and faiss loaded
+EDGE_BYTES = 300.0  # that the one task for the forest holds for each edge, sorted copies included
+_ROW = 24  # a row's own bytes in a shuffle
+
+
+class Gallery(NamedTuple):
+    """The gallery that is planned for."""
+
+    faces: int
+    dimension: int
+    attributes: int
+    value_bytes: int  # of a component in the source: 4 or 8
+    thresholds: int
+
+
+class Counts(NamedTuple):
+    """Units of work for the whole gallery."""
+
+    cells: int
+    shards: int
+    visits: float  # tasks that a face visits
+    compared: float  # pairs
+    partial_entries: float  # entries of the lists that tasks send to be merged
+    entries: float  # neighbours kept
+    refined: float  # pairs
+    groups: float  # root groups
+    trained_on: int  # faces that the driver trains cells on
+
+
+def count_work(
+    gallery: Gallery,
+    structure: Structure,
+    visits: float,
+    shards: int,
+    imbalance: float,
+    partial: float,
+    config: Config,
+) -> Counts:
+    """Count what a run does.
+
+    A cell has n p / c visitors, p the probes, and all pairs of them are compared: n^2 p^2 / (2 c), more where
+    cells differ in size (imbalance). With one cell each face meets each, in both directions.
+    """
+    faces = gallery.faces
+    cells = cell_count(faces, config.cells)
+    probes = min(config.neighbours.probes, cells)
+    compared = float(faces) ** 2 if cells == 1 else imbalance * faces**2 * probes**2 / (2 * cells)
+    return Counts(
+        cells=cells,
+        shards=shards,
+        visits=visits,
+        compared=compared,
+        partial_entries=0.0 if cells == 1 else faces * structure.entries * partial,
+        entries=faces * structure.entries,
+        refined=faces * structure.pairs,
+        groups=faces * structure.groups,
+        trained_on=sample_size(faces, config.cells),
+    )
+
+
+def training_cost(cells: int, trained_on: int) -> float:
+    """Give the comparisons of one round of k-means, about.
+
+    Each face with each cell, or from 257 cells on with each shard and then with each cell of its shard.
+    """
+    if cells <= 1:
+        return 0.0
+    return trained_on * (float(cells) if cells <= FLAT_TRAINED else 2.0 * math.sqrt(cells))
+
+
+def table_bytes(gallery: Gallery, counts: Counts, pairs: float) -> dict[str, float]:
+    """Give the size of each large table, as Parquet with Spark's own compression.
+
+    Vectors and log-odds do not compress; the other figures are those of tables of 200,000 faces.
+    """
+    faces, levels = gallery.faces, gallery.thresholds
+    return {
+        "faces": 62.0 * faces,
+        "vectors": faces * (2.0 * gallery.dimension + 4.0 * gallery.attributes + 49.0),
+        "neighbours": 11.3 * counts.entries + 12.0 * faces,
+        "forest": 20.0 * faces,
+        "coarse_groups": 14.0 * levels * faces,
+        "refinements": 2.0 * pairs + 27.0 * faces,
+        "confidences": 9.5 * levels * faces,
+        "clusters": 27.0 * faces,
+        "cluster_summary": 5.5 * faces,
+    }
+
+
+def shuffle_bytes(
+    gallery: Gallery, counts: Counts, structure: Structure, parallelism: int
+) -> dict[str, float]:
+    """Give what each stage sends between tasks: columns as they are, and a row's own bytes.
+
+    Neighbours: the face to each shard that it visits, lists back. Coarse groups: each task's own forest,
+    which keeps nearly all edges where there are many tasks. Confidences and clusters: members, with their
+    vectors, twice.
+    """
+    faces, levels = gallery.faces, gallery.thresholds
+    vector = 2 * gallery.dimension + _ROW
+    described = vector + 4 * gallery.attributes + 8 * levels + 40
+    together = faces * (1.0 - structure.alone)
+    edges = faces * min(structure.entries, float(parallelism))
+    return {
+        "ingest": 60.0 * faces,
+        "thresholds": 0.0,
+        "cells": 0.0,
+        "neighbours": faces * counts.visits * (vector + 44) + 12.0 * counts.partial_entries,
+        "coarse_groups": 20.0 * edges + 60.0 * faces,
+        "confidences": 40.0 * levels * faces + 2.0 * described * together,
+        "clusters": 2.0 * counts.refined + 120.0 * faces + 2.0 * (vector + 60) * together,
+    }
+
+
+def moved_bytes(gallery: Gallery, tables: dict[str, float], shuffles: dict[str, float]) -> dict[str, float]:
+    """Give what each stage reads, writes to a shuffle, reads back from it, and writes to tables."""
+    source = gallery.faces * (
+        float(gallery.value_bytes) * gallery.dimension + 4.0 * gallery.attributes + 80.0
+    )
+    own = {
+        "ingest": 2 * source + tables["vectors"] + tables["faces"],
+        "thresholds": tables["vectors"],
+        "cells": tables["vectors"],
+        "neighbours": tables["vectors"] + tables["neighbours"],
+        "coarse_groups": tables["neighbours"] + tables["forest"] + tables["coarse_groups"],
+        "confidences": 2 * tables["coarse_groups"]
+        + tables["vectors"]
+        + tables["refinements"]
+        + tables["confidences"],
+        "clusters": tables["refinements"] + tables["faces"] + tables["vectors"] + tables["clusters"],
+    }
+    return {stage: own[stage] + 2 * shuffles[stage] for stage in STAGES}
+
+
+def task_memory(gallery: Gallery, counts: Counts, config: Config) -> dict[str, float]:
+    """Give what the Python worker of one task holds at most, and the driver for cells.
+
+    Neighbours: all visitors of a shard, twice while batches are joined, and their best k. Coarse groups: the
+    one forest and its sorted copies, in a single task. Confidences: a batch of pairs, and one group more.
+    """
+    dimension, k, probes = gallery.dimension, config.neighbours.k, config.neighbours.probes
+    visitors = gallery.faces * counts.visits / max(counts.shards, 1)
+    dense = config.confidences.dense_size
+    batch = REFINED_AT_ONCE + dense * (dense - 1) // 2
+    forest = min(gallery.faces, config.coarse_groups.max_forest_edges)
+    return {
+        "cells": counts.trained_on * dimension * 14.0,
+        "neighbours": _WORKER + visitors * (4.0 * dimension + 8.0 * probes + 8.0 * k + 32.0),
+        "coarse_groups": _WORKER + EDGE_BYTES * forest,
+        "confidences": _WORKER + 4.0 * (PAIR_INPUTS + 8) * min(batch, REFINED_AT_ONCE + counts.refined),
+    }

@@ -1,0 +1,81 @@
+"""Seconds of each stage: kernels by the rates of this machine, Spark by constants that were measured."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from faceclust_spark.config import Config
+from faceclust_spark.kernels.cells import FLAT_PROBED
+from faceclust_spark.planning.laws import STAGES, Counts, Gallery, training_cost
+from faceclust_spark.planning.rates import Rates
+
+
+class Overhead(NamedTuple):
+    """What Spark, Delta and Arrow add to the kernels of a stage."""
+
+    seconds: float  # whatever the gallery's size
+    per_mib: float  # core seconds for each MiB that the stage moves (laws.moved_bytes)
+
+
+# Measured on 2 cores with Spark 4.1 by `python tests/benchmarks/plan.py --calibrate`, which prints them:
+# the seconds of 2,000 faces, and what 200,000 x 256 faces take beyond those and the kernels.
+OVERHEADS = {
+    "ingest": Overhead(9.0, 0.09),
+    "thresholds": Overhead(1.5, 0.001),
+    "cells": Overhead(1.0, 0.001),
+    "neighbours": Overhead(2.0, 0.009),
+    "coarse_groups": Overhead(3.5, 0.02),
+    "confidences": Overhead(5.0, 0.02),
+    "clusters": Overhead(5.0, 0.03),
+}
+MIB = float(1 << 20)
+
+
+class Seconds(NamedTuple):
+    """The time of one stage."""
+
+    kernels: float  # core seconds, divided among the cores
+    serial: float  # seconds on one core while the others wait
+    tasks: float  # that the kernels are divided into, at most
+
+
+def kernel_seconds(rates: Rates, gallery: Gallery, counts: Counts, config: Config) -> dict[str, Seconds]:
+    """Give the kernels' seconds of each stage.
+
+    The driver trains the cells, and one task merges the last forests and cuts the result: there more cores
+    do not help.
+    """
+    faces, cells = gallery.faces, counts.cells
+    compared_cells = 0 if cells == 1 else min(cells, FLAT_PROBED) + cells // FLAT_PROBED
+    search = rates.search * counts.compared + rates.probe * faces * compared_cells
+    merge = rates.merge * (counts.partial_entries + faces) if cells > 1 else 0.0
+    refine_tasks = max(counts.refined / config.confidences.pairs_per_task, counts.refined / 50_000)
+    nothing = Seconds(0.0, 0.0, 1.0)
+    return {
+        "ingest": Seconds(rates.prepare * faces, 0.0, float(faces)),
+        "thresholds": nothing,
+        "cells": Seconds(0.0, rates.train * training_cost(cells, counts.trained_on), 1.0),
+        "neighbours": Seconds(search + merge, 0.0, float(counts.shards)),
+        "coarse_groups": Seconds(
+            rates.forest * counts.entries, rates.forest * 3.0 * faces + 2.0 * rates.cut * faces, float(faces)
+        ),
+        "confidences": Seconds(rates.refine * counts.refined, 0.0, max(refine_tasks, 1.0)),
+        "clusters": Seconds(rates.assign * counts.refined, 0.0, float(faces)),
+    }
+
+
+def stage_seconds(kernels: dict[str, Seconds], moved: dict[str, float], cores: int) -> dict[str, float]:
+    """Give the wall seconds of each stage on `cores` cores like those of this machine.
+
+    fixed + serial + kernels / min(cores, tasks) + moved / cores.
+    """
+    found = {}
+    for stage in STAGES:
+        own, overhead = kernels[stage], OVERHEADS[stage]
+        found[stage] = (
+            overhead.seconds
+            + own.serial
+            + own.kernels / max(min(float(cores), own.tasks), 1.0)
+            + overhead.per_mib * moved[stage] / MIB / cores
+        )
+    return found
