@@ -37,6 +37,24 @@ def store(spark, tmp_path):
     return TableStore(spark, str(tmp_path / "tables"))
 
 
+@pytest.fixture
+def scratch(spark, tmp_path):
+    """A `materialise` into Parquet files, and the names it was called with.
+
+    Stricter than a Delta table, and twice as fast: a frame cannot be read any more once its name is written
+    again, and nothing can be written that reads the same name.
+    """
+    written: list[str] = []
+
+    def materialise(rows, name):
+        written.append(name)
+        path = str(tmp_path / "scratch" / name)
+        rows.write.mode("overwrite").parquet(path)
+        return spark.read.parquet(path)
+
+    return materialise, written
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real embeddings, which live outside the repository."""

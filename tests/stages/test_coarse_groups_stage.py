@@ -29,9 +29,14 @@ FREE = CoarseGroupsConfig(max_size=10_000)
 
 @pytest.fixture(scope="module")
 def gallery() -> tuple[np.ndarray, np.ndarray, NeighbourLists]:
+    return draw(150)
+
+
+def draw(others):
+    """Draw people of 60 and 40 faces, and others of up to 8; search their neighbours."""
     generator = np.random.default_rng(11)
-    sizes = [60, 40, *generator.integers(1, 9, 150).tolist()]
-    noise = np.repeat([0.4, 1.1, *[0.8] * 150], sizes)
+    sizes = [60, 40, *generator.integers(1, 9, others).tolist()]
+    noise = np.repeat([0.4, 1.1, *[0.8] * others], sizes)
     people = normalise(generator.normal(size=(len(sizes), 48)))
     raw = np.repeat(people, sizes, axis=0)
     raw = raw + noise[:, None] * generator.normal(size=raw.shape) / np.sqrt(48)
@@ -92,23 +97,18 @@ def test_groups_equal_those_of_one_process(spark, gallery, config):
     assert (np.unique(expected.keys[0], return_counts=True)[1] == 1).any()
 
 
-def test_groups_of_a_forest_beyond_one_task_equal_those_of_one_process(spark, store, gallery):
-    # No task holds the two largest components, of 60 and 39 faces: one is dense, one is cut at the ladder.
-    levels, config = LEVELS[:2], CoarseGroupsConfig(max_size=20, max_forest_edges=38)
-    written = []
-
-    def materialise(rows, name):
-        written.append(name)
-        return store.materialise(rows, name)
-
-    spanned = forest(lists_frame(spark, gallery, 4), len(gallery[0]), config, 4, materialise)
-    edges = store.materialise(spanned.edges, "forest")
+def test_groups_of_a_forest_beyond_one_task_equal_those_of_one_process(spark, scratch):
+    # No task holds the two largest components, of 60 and 30 faces: one is dense, one is cut at the ladder.
+    levels = (0.46, 0.52, 0.58)
+    config = CoarseGroupsConfig(max_size=20, max_forest_edges=29, dense_cosine=0.6)
+    (materialise, written), gallery = scratch, draw(20)
+    spanned = forest(lists_frame(spark, gallery, 4), len(gallery[0]), FREE, 4, never)
+    edges = materialise(spanned.edges, "forest_chosen_0")
     found = coarse_groups(edges, vectors_frame(spark, gallery), levels, config, 4, materialise)
     check_schema(found, schemas.COARSE_GROUPS)
     expected = groups_of_one_process(gallery, levels, config)
     assert rows_of(found) == expected_rows(expected)
-    assert spanned.rounds > 1
-    assert {"groups_cores_1", "groups_edges_0", "groups_joined_1"} <= set(written) <= set(FOREST_SCRATCH)
+    assert {"groups_cores_1", "groups_edges_0", "groups_joined_0"} <= set(written) <= set(FOREST_SCRATCH)
 
 
 def groups_of_one_process(gallery, levels, config):

@@ -50,19 +50,14 @@ def lists_of(ids, edges):
     return NeighbourLists(ids, np.concatenate([[0], np.cumsum(counts)]), edges.second, edges.cosine)
 
 
-def test_a_forest_beyond_one_task_and_its_components(spark, graph):
+def test_a_forest_beyond_one_task_and_its_components(spark, graph, scratch):
     ids, edges = graph
-    written = []
-
-    def materialise(rows, name):
-        written.append(name)
-        return spark.createDataFrame(rows.toArrow())  # a fifth of the time that a Delta table takes
-
+    materialise, written = scratch
     lists = pa.Table.from_batches(lists_to_batches(lists_of(ids, edges)))
     config = CoarseGroupsConfig(max_forest_edges=LIMIT)
     found = forest(spark.createDataFrame(lists).repartition(5), len(ids), config, 4, materialise)
     expected = maximum_spanning_forest(edges)
-    stored = materialise(found.edges, "forest_chosen_0")
+    stored = materialise(found.edges, f"forest_chosen_{found.rounds % 2}")
     rows = stored.select(c.FACE_A, c.FACE_B, c.COSINE).toArrow()
     order = np.lexsort((expected.second, expected.first))
     rows = rows.sort_by([(c.FACE_A, "ascending"), (c.FACE_B, "ascending")])
