@@ -126,7 +126,7 @@ class CoarseGroupsConfig(Section):
     core_growth: Annotated[float, Field(ge=1.0)] = 1.5  # a core may grow by this factor, beyond max_size too
     ladder_step: Annotated[float, Field(gt=0.0, le=0.5)] = 0.01  # in cosine, where too large a core is cut
     dense_cosine: Cosine | Auto = "auto"  # mean cosine that keeps a component whole; auto: lowest threshold
-    max_forest_edges: Positive = 100_000_000  # that one task may hold
+    max_forest_edges: Positive = 100_000_000  # that a task may hold, at 300 bytes each
 
     @field_validator("thresholds")
     @classmethod
