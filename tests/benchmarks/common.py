@@ -34,6 +34,7 @@ HEAVY = (
     "confidences",
     "clusters",
 )  # stages that grow with the gallery
+WARM_UP = 1_000  # faces
 EVENT_LOG = {  # one file that read_events can read; its folder is added
     "spark.eventLog.enabled": "true",
     "spark.eventLog.rolling.enabled": "false",
@@ -152,6 +153,13 @@ def write_gallery(blocks: Iterable[SyntheticFaces], folder: Path) -> str:
         )
         pq.write_table(table, folder / f"part-{number:06d}.parquet")
     return str(folder)
+
+
+def write_warm_up(arguments: argparse.Namespace, folder: Path) -> tuple[str, str]:
+    """Write a small gallery to run before one that counts, so that workers are up and code is compiled."""
+    config = SynthConfig(faces=WARM_UP, dimension=arguments.dimension)
+    source = write_gallery(synthetic_blocks(config), folder / "warm-up.parquet")
+    return source, str(folder / "warm-up")
 
 
 def matrix_to_arrow(matrix: np.ndarray) -> pa.ListArray:
