@@ -54,7 +54,7 @@ def choose_settings(
             "neighbours",
             "probes",
             config.neighbours.probes,
-            f"{recall:.1%} of the sample's true links at the lowest threshold are found; a face visits "
+            f"{recall:.1%} of the sample's true links at the middle threshold are found; a face visits "
             f"{counts.visits:.1f} of {counts.shards:,} tasks",
         ),
         Choice(

@@ -40,7 +40,7 @@ class Measured(NamedTuple):
     structure: Structure
     rates: Rates
     search: Search  # of the sample's own neighbours
-    recall: float  # of its links at the lowest threshold
+    recall: float  # of its links at the middle threshold, where chance makes none
     vectors: NDArray[np.int16]  # (m, d) in random order
     routing: Cells  # by which the sample is routed as the gallery would be
     config: Config  # with the probes that were needed
@@ -101,7 +101,7 @@ def _search(prepared: PreparedFaces, config: Config) -> _Found:
         search, per_pair, per_entry = time_search(
             prepared.face_ids[order], prepared.vectors[order], cells, own.floor, config
         )
-        recall = edge_recall(search.lists, prepared.vectors[order], own.groups[0], config)
+        recall = edge_recall(search.lists, prepared.vectors[order], own.groups[len(own.groups) // 2], config)
         probes = config.neighbours.probes
         if recall >= ENOUGH_RECALL or probes >= min(MOST_PROBES, len(cells.centroids)):
             return _Found(search, per_pair, per_entry, recall, config)

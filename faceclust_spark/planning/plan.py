@@ -45,6 +45,8 @@ class StagePlan:
 
     stage: str
     seconds: float
+    kernel_seconds: float  # of them in kernels, what one core does alone included
+    moved_bytes: float  # read, shuffled and written
     shuffle_bytes: float
     task_bytes: float | None  # that one task holds; None where it is small
 
@@ -63,7 +65,7 @@ class Plan:
     rates: Rates  # of this machine
     pairs_per_face: float  # refined
     largest_group: int  # about
-    recall: float  # of the sample's links at the lowest threshold
+    recall: float  # of the sample's links at the middle threshold
     stages: Sequence[StagePlan]
     tables: Mapping[str, float]  # bytes
     choices: Sequence[Choice]
@@ -124,7 +126,8 @@ def predict(gallery: Gallery, measured: Measured, sample: GallerySample, cores: 
     tables = table_bytes(gallery, counts, counts.refined)
     shuffles = shuffle_bytes(gallery, counts, structure, cluster.partitions)
     kernels = kernel_seconds(measured.rates, gallery, counts, config)
-    seconds = stage_seconds(kernels, moved_bytes(gallery, tables, shuffles), cores)
+    moved = moved_bytes(gallery, tables, shuffles)
+    seconds = stage_seconds(kernels, moved, cores)
     held = task_memory(gallery, counts, config)
     return Plan(
         faces=gallery.faces,
@@ -138,7 +141,17 @@ def predict(gallery: Gallery, measured: Measured, sample: GallerySample, cores: 
         pairs_per_face=structure.pairs,
         largest_group=structure.largest,
         recall=measured.recall,
-        stages=[StagePlan(stage, seconds[stage], shuffles[stage], held.get(stage)) for stage in STAGES],
+        stages=[
+            StagePlan(
+                stage,
+                seconds[stage],
+                kernels[stage].on(cores),
+                moved[stage],
+                shuffles[stage],
+                held.get(stage),
+            )
+            for stage in STAGES
+        ],
         tables=tables,
         choices=chosen,
         config=config,

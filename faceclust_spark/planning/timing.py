@@ -38,6 +38,10 @@ class Seconds(NamedTuple):
     serial: float  # seconds on one core while the others wait
     tasks: float  # that the kernels are divided into, at most
 
+    def on(self, cores: int) -> float:
+        """Give the wall seconds on so many cores."""
+        return self.serial + self.kernels / max(min(float(cores), self.tasks), 1.0)
+
 
 def kernel_seconds(rates: Rates, gallery: Gallery, counts: Counts, config: Config) -> dict[str, Seconds]:
     """Give the kernels' seconds of each stage.
@@ -69,13 +73,9 @@ def stage_seconds(kernels: dict[str, Seconds], moved: dict[str, float], cores: i
 
     fixed + serial + kernels / min(cores, tasks) + moved / cores.
     """
-    found = {}
-    for stage in STAGES:
-        own, overhead = kernels[stage], OVERHEADS[stage]
-        found[stage] = (
-            overhead.seconds
-            + own.serial
-            + own.kernels / max(min(float(cores), own.tasks), 1.0)
-            + overhead.per_mib * moved[stage] / MIB / cores
-        )
-    return found
+    return {
+        stage: OVERHEADS[stage].seconds
+        + kernels[stage].on(cores)
+        + OVERHEADS[stage].per_mib * moved[stage] / MIB / cores
+        for stage in STAGES
+    }
