@@ -1,12 +1,13 @@
 """Boruvka's rounds on DataFrames: a graph of any size, contracted until one task holds the rest.
 
-    edges -> best: the strongest edge of each vertex -> hooks: who joins whom -> labels: the trees of hooks
+    edges -> best: the strongest edge of each vertex -> labels: the trees that these edges make
           -> edges between what the trees became -> ... (Boruvka 1926; pointer jumping: JaJa 1992, 2.2)
 
 The strongest edge of a vertex is part of the maximum spanning forest, and ties are ordered (by cosine, then
 the smaller faces), so the edges found are those of `maximum_spanning_forest`, whatever the partitioning.
 Every round at least halves the vertices that still have an edge, and shrinks each partition's edges to a
-forest of its own; a round's trees of depth d are walked in about log4(d) passes over the vertices alone.
+forest of its own. A round's trees are labelled in one task where their vertices fit, and else, if they are d
+deep, in about log4(d) passes over the vertices alone.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ START, END = "_start", "_end"  # the vertices of a contracted edge
 COMPONENT = "_component"
 _FORESTS_PER_TASK = 8  # merged at once; each has fewer edges than the graph has vertices
 _ROWS_PER_BATCH = 100_000
+_POINTERS = 4  # that a task holds in the memory of one edge
 _DONE, _AT, _NEXT, _NEXT_DONE = "_done", "_at", "_next", "_next_done"
 _EDGE = [
     StructField(c.FACE_A, LongType(), False),
@@ -85,12 +87,15 @@ def contraction_rounds(edges: DataFrame, limit: int, materialise: Materialise) -
         vertices = best.count()
         if vertices <= limit:
             return
-        hooks = materialise(_hooks(best), "contraction_hooks")
-        labels = _labels(hooks, materialise)
+        if vertices <= _POINTERS * limit:
+            labels = best.repartition(1).mapInArrow(_component_of_each, StructType(_VERTICES))
+            labels = materialise(labels, "contraction_labels_0")
+        else:
+            labels = _labels(materialise(_hooks(best), "contraction_hooks"), materialise)
         edges = materialise(_relabelled(edges, labels), f"contraction_edges_{number % 2}")
         number += 1
         log.info("contraction round %d: %s vertices, %s edges", number, f"{vertices:,}", f"{left:,}")
-        yield Round(hooks.where(F.col(START) != F.col(END)).select(*_names(_EDGE)), labels, edges)
+        yield Round(best.select(*_names(_EDGE)).distinct(), labels, edges)
 
 
 def components(edges: DataFrame, limit: int, tasks: int, materialise: Materialise) -> DataFrame:
@@ -141,7 +146,7 @@ def _hooks(best: DataFrame) -> DataFrame:
     is_root = (F.col(_NEXT) == F.col(START)) & (F.col(START) < F.col(END))
     joined = F.when(is_root, F.col(START)).otherwise(F.col(END))
     return best.join(next_of_end, F.col(END) == F.col(_AT)).select(
-        START, joined.alias(END), *_names(_EDGE), is_root.alias(_DONE)
+        START, joined.alias(END), is_root.alias(_DONE)
     )
 
 
@@ -150,7 +155,7 @@ def _labels(hooks: DataFrame, materialise: Materialise) -> DataFrame:
 
     Three joins a table instead of one: of 10^4 vertices in a chain, 7 scratch tables instead of 14.
     """
-    labels, passes = hooks.select(START, END, _DONE), 0
+    labels, passes = hooks, 0
     while not (going := labels.where(~F.col(_DONE))).isEmpty():
         steps = labels.select(
             F.col(START).alias(_AT), F.col(END).alias(_NEXT), F.col(_DONE).alias(_NEXT_DONE)
@@ -183,7 +188,7 @@ def _follow(followed: DataFrame, key: str, vertex: str, labels: DataFrame) -> Da
 
 
 def _component_of_each(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Give every vertex of the one forest its component's smallest vertex. Runs on the executors."""
+    """Give every vertex its component's smallest, from all edges of a forest. Runs on the executors."""
     parts = [_contracted_edges(batch) for batch in batches if batch.num_rows]
     if parts:
         forest = join_columns(parts)

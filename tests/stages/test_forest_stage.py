@@ -15,7 +15,7 @@ from faceclust_spark.stages.neighbours import lists_to_batches
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables.storage import FOREST_SCRATCH
 
-LIMIT = 50
+LIMIT = 200
 CHAIN, STAR, GIANT, PAIRS = 10_000, 2_000, 3_000, 400
 
 
