@@ -5,8 +5,8 @@
 
 Two fresh processes on the same source, the one with more cores first, each after a run of 1,000 faces that
 is not counted; both must give the same clusters, or the benchmark fails. `speed_up` at the top level is the
-least of all heavy stages: ingest, neighbours, coarse_groups, confidences, clusters. The last line on stdout is
-one JSON object.
+least of all heavy stages: ingest, neighbours, coarse_groups, confidences, clusters. The last line on stdout
+is one JSON object.
 """
 
 from __future__ import annotations
