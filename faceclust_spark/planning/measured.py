@@ -29,7 +29,7 @@ from faceclust_spark.planning.structure import Structure, structure_of
 if TYPE_CHECKING:
     from faceclust_spark.kernels.model import Model
 
-ENOUGH_RECALL = 0.95  # of edges: below it more cells are probed
+ENOUGH_RECALL = 0.85  # of links: a person hangs together by fewer; below it more cells are probed
 MOST_PROBES = 64
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from faceclust_spark.config import Config
 from faceclust_spark.errors import ConfigError
+from faceclust_spark.kernels.cells import cell_count
 from faceclust_spark.planning.choices import (
     TASKS_PER_CORE,
     USED,
@@ -28,7 +29,7 @@ from faceclust_spark.planning.laws import (
 )
 from faceclust_spark.planning.measured import Measured, measure
 from faceclust_spark.planning.rates import Rates
-from faceclust_spark.planning.routing import visits_per_face
+from faceclust_spark.planning.routing import gallery_visits
 from faceclust_spark.planning.sample import GallerySample
 from faceclust_spark.planning.timing import kernel_seconds, stage_seconds
 from faceclust_spark.stages.neighbours import shard_count
@@ -174,10 +175,11 @@ def _fitting(gallery: Gallery, measured: Measured, cores: int, memory: float) ->
 def _count(gallery: Gallery, measured: Measured, partitions: int) -> Counts:
     shards = shard_count(gallery.faces, partitions)
     probes = measured.config.neighbours.probes
+    cells = cell_count(gallery.faces, measured.config.cells)
     return count_work(
         gallery,
         measured.structure,
-        visits_per_face(measured.vectors, measured.routing, shards, probes),
+        gallery_visits(measured.vectors, measured.routing, cells, shards, probes),
         shards,
         measured.search.imbalance,
         measured.search.partial_entries,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from faceclust_spark.config import Config
@@ -47,7 +48,8 @@ def kernel_seconds(rates: Rates, gallery: Gallery, counts: Counts, config: Confi
     """Give the kernels' seconds of each stage.
 
     The driver trains the cells, and one task merges the last forests and cuts the result: there more cores
-    do not help.
+    do not help. A forest of more than `max_forest_edges` is merged in rounds, each of which halves it, and
+    cut in parts.
     """
     faces, cells = gallery.faces, counts.cells
     compared_cells = 0 if cells == 1 else min(cells, FLAT_PROBED) + cells // FLAT_PROBED
@@ -60,12 +62,20 @@ def kernel_seconds(rates: Rates, gallery: Gallery, counts: Counts, config: Confi
         "thresholds": nothing,
         "cells": Seconds(0.0, rates.train * training_cost(cells, counts.trained_on), 1.0),
         "neighbours": Seconds(search + merge, 0.0, float(counts.shards)),
-        "coarse_groups": Seconds(
-            rates.forest * counts.entries, rates.forest * 3.0 * faces + 2.0 * rates.cut * faces, float(faces)
-        ),
+        "coarse_groups": _grouping(rates, faces, counts.entries, config),
         "confidences": Seconds(rates.refine * counts.refined, 0.0, max(refine_tasks, 1.0)),
         "clusters": Seconds(rates.assign * counts.refined, 0.0, float(faces)),
     }
+
+
+def _grouping(rates: Rates, faces: int, entries: float, config: Config) -> Seconds:
+    limit = config.coarse_groups.max_forest_edges
+    merged = rates.forest * 3.0 * faces + 2.0 * rates.cut * faces
+    if faces <= limit:
+        return Seconds(rates.forest * entries, merged, float(faces))
+    rounds = 1 + math.ceil(math.log2(faces / limit))
+    fixed = rounds * OVERHEADS["coarse_groups"].seconds
+    return Seconds(2.0 * rates.forest * entries + merged, fixed, float(faces))
 
 
 def stage_seconds(kernels: dict[str, Seconds], moved: dict[str, float], cores: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ from faceclust_spark.kernels.synth import count_blocks, draw_block
 from faceclust_spark.kernels.thresholds import choose_thresholds
 from faceclust_spark.local import group_faces
 from faceclust_spark.planning.rates import time_search
-from faceclust_spark.planning.routing import edge_recall, routed_cells, visits_per_face
+from faceclust_spark.planning.routing import edge_recall, gallery_visits, routed_cells, visits_per_face
 from faceclust_spark.planning.structure import group_gallery, pairs_per_face, structure_of
 
 CONFIG = Config(cells=CellsConfig(exact_below=500))
@@ -85,6 +85,16 @@ def test_visits_are_the_tasks_that_a_face_is_sent_to(part, shards):
     tasks = cell_parts(cells, shards)
     visited = [len({int(tasks[cell]) for cell in probed}) for probed in probe_cells(vectors, cells, 8)]
     assert visits_per_face(vectors, cells, shards, 8) == pytest.approx(np.mean(visited))
+
+
+@pytest.mark.parametrize("shards", [4, 16, 64])
+def test_visits_are_told_from_fewer_cells_than_the_gallery_has(gallery, shards):
+    mixed = np.random.default_rng(0).permutation(gallery.vectors)
+    many, few = (
+        train_cells(mixed[: 20 * cells], 20 * cells, CellsConfig(cells=cells)) for cells in (512, 96)
+    )
+    true = visits_per_face(mixed, many, shards, 8)
+    assert gallery_visits(mixed, few, 512, shards, 8) == pytest.approx(true, rel=0.25)
 
 
 def test_with_one_cell_every_face_visits_every_task(part):
