@@ -77,6 +77,29 @@ def lists_to_arrow(values: NDArray[np.generic], offsets: NDArray[np.int64]) -> p
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
 
 
+def pack_lists(values: NDArray[np.floating], widths: NDArray[np.int64]) -> pa.BinaryArray:
+    """Give each list's numbers as bytes: a BINARY column; widths `(n,)`, at most 0 for a list without any."""
+    ends = np.concatenate([[0], np.cumsum(np.maximum(widths, 0))]) * values.dtype.itemsize
+    if ends[-1] > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{ends[-1]} bytes of lists in one batch; at most 2^31 - 1 fit: send smaller batches"
+        )
+    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(values))]
+    return pa.BinaryArray.from_buffers(pa.binary(), len(widths), buffers)
+
+
+def unpack_lists(column: Column, width: int) -> NDArray[np.floating]:
+    """Read lists of equal width that were packed: float32 or float64 `(n, width)`, as they were."""
+    array = _one_chunk(column)
+    offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+    size = int(offsets[1] - offsets[0]) // width
+    if (np.diff(offsets) != size * width).any() or array.null_count:
+        raise ValueError(f"packed lists differ in width, or are not of {width} numbers")
+    kind = {4: np.float32, 8: np.float64}[size]
+    flat = np.frombuffer(array.buffers()[2], kind, len(array) * width, int(offsets[0]))
+    return flat.reshape(len(array), width)
+
+
 def _one_chunk(column: Column) -> pa.Array:
     if not isinstance(column, pa.ChunkedArray):
         return column

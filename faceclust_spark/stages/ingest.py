@@ -31,6 +31,7 @@ from faceclust_spark.stages.row_checks import (
     checked_rows,
     image_outcomes,
     judged_rows,
+    unpacked_rows,
 )
 from faceclust_spark.stages.vectors import prepared_vectors
 from faceclust_spark.tables import columns as c
@@ -196,6 +197,7 @@ def quarantined_rows(judged: DataFrame, source_name: str, exceptions: DataFrame 
     key = F.when(repeat == 1, F.col(c.CONTENT_HASH)).otherwise(
         F.concat_ws("-", c.CONTENT_HASH, repeat.cast("string"))
     )
+    rows = unpacked_rows(rows)
     as_json = F.to_json(F.struct(*_SOURCE_COLUMNS), {"ignoreNullFields": "false"})
     return rows.select(
         c.IMAGE_ID,

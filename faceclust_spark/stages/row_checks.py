@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Window
 from pyspark.sql import functions as F
-from pyspark.sql.types import IntegerType, LongType, StringType, StructField, StructType
+from pyspark.sql.types import BinaryType, IntegerType, LongType, StringType, StructField, StructType
 
+from faceclust_spark.arrow import pack_lists
 from faceclust_spark.kernels import faces as kernel
 from faceclust_spark.kernels.ids import ID_BITS, hash_image_ids
 from faceclust_spark.tables import columns as c
@@ -35,6 +36,7 @@ _VERDICT = StructType(
         StructField(c.CONTENT_HASH, StringType()),
         StructField(c.REASON, StringType()),
         StructField(c.DETAIL, StringType()),
+        StructField(c.PACKED, BinaryType()),
     ]
 )
 
@@ -51,11 +53,17 @@ def checked_rows(source: DataFrame, id_bits: int = ID_BITS) -> DataFrame:
     """Add to each row its face id, widths and content hash, and the fault it has by itself.
 
     Rows as `stages.sources.read_source` gives them, plus face_id, width, attribute_width,
-    content_hash, reason, detail; the last two are null where the row is usable.
+    content_hash, reason, detail, packed. Where the row is usable, reason and detail are null, and the
+    embedding has moved to `packed`; `unpacked_rows` moves it back.
     `id_bits` below 63 makes collisions likely, for tests.
     """
     schema = StructType(source.schema.fields + _VERDICT.fields)
     return source.mapInArrow(_row_checker(id_bits), schema)
+
+
+def unpacked_rows(rows: DataFrame) -> DataFrame:
+    """Give rows of `checked_rows` with their embeddings as lists again."""
+    return rows.mapInArrow(_unpack, rows.schema)
 
 
 def judged_rows(checked: DataFrame, expected: Expected) -> DataFrame:
@@ -161,15 +169,32 @@ def _check_batch(batch: pa.RecordBatch, id_bits: int) -> pa.RecordBatch:
     hashes = kernel.hash_rows([_canonical(row) for row in texts], embeddings, attributes)
     face_ids = hash_image_ids((image_id or "" for image_id in image_ids), id_bits)
     anonymous = np.array([not image_id for image_id in image_ids], dtype=bool)
+    usable = np.array([reason is None for reason in faults.reasons], dtype=bool)
+    nowhere = pa.scalar(None, pa.binary())
+    packed = pc.if_else(pa.array(usable), pack_lists(*embeddings), nowhere)
     verdict = [
         pa.array(face_ids, pa.int64(), mask=anonymous),
         pa.array(embeddings.widths, pa.int32()),
         pa.array(attributes.widths, pa.int32()),
         *(pa.array(part, pa.string()) for part in (hashes, *faults)),
+        packed,
     ]
-    return pa.RecordBatch.from_arrays(
-        [*batch.columns, *verdict], names=[*batch.schema.names, *_VERDICT.names]
-    )
+    kept = {name: batch.column(name) for name in batch.schema.names}
+    kept[c.EMBEDDING] = kept[c.EMBEDDING].take(pa.array(np.arange(len(usable)), mask=usable))
+    return pa.RecordBatch.from_arrays([*kept.values(), *verdict], names=[*kept, *_VERDICT.names])
+
+
+def _unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Move packed embeddings back into their column. Runs on the executors, for rows that are refused."""
+    for batch in batches:
+        at = batch.schema.get_field_index(c.EMBEDDING)
+        kind = batch.schema.field(at).type
+        number = kind.value_type.to_pandas_dtype()
+        lists = [
+            held.as_py() if packed is None else np.frombuffer(packed, number)
+            for held, packed in zip(batch.column(at), batch.column(c.PACKED).to_pylist(), strict=True)
+        ]
+        yield batch.set_column(at, batch.schema.field(at), pa.array(lists, kind))
 
 
 def _canonical(row: tuple[object, ...]) -> str:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from faceclust_spark.arrow import (
     attributes_from_arrow,
-    lists_from_arrow,
+    unpack_lists,
     vectors_from_arrow,
     vectors_to_arrow,
 )
@@ -32,7 +32,7 @@ def prepared_vectors(accepted: DataFrame, statistics: AttributeStatistics | None
 
     Without statistics the gallery has no attributes, and the column is null.
     """
-    raw = accepted.select(c.FACE_ID, c.EMBEDDING, c.ATTRIBUTES, c.CONTENT_HASH)
+    raw = accepted.select(c.FACE_ID, c.PACKED, c.WIDTH, c.ATTRIBUTES, c.CONTENT_HASH)
     return raw.mapInArrow(_preparer(statistics), stage_schema(schemas.VECTORS))
 
 
@@ -44,8 +44,7 @@ def _preparer(
     def prepare(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.num_rows:
-                values, _ = lists_from_arrow(batch.column(c.EMBEDDING))
-                faces = values.reshape(batch.num_rows, -1)
+                faces = unpack_lists(batch.column(c.PACKED), batch.column(c.WIDTH)[0].as_py())
                 columns = {
                     c.FACE_ID: batch.column(c.FACE_ID),
                     c.VECTOR: vectors_to_arrow(quantise_faces(faces)),

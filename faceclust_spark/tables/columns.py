@@ -17,6 +17,7 @@ CONTENT_HASH = "content_hash"  # of the row as ingested: tells a changed face fr
 
 # source, and ingest's work in between
 EMBEDDING = "embedding"  # raw
+PACKED = "packed"  # the raw embedding as bytes: a list costs Spark several steps for each number
 WIDTH = "width"  # components of the embedding; -1 where it is null
 ATTRIBUTE_WIDTH = "attribute_width"
 OUTCOME = "outcome"  # what becomes of an image: `new`, `replaced`, `unchanged`, or a reason code
