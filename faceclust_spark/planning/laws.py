@@ -17,6 +17,8 @@ STAGES = ("ingest", "thresholds", "cells", "neighbours", "coarse_groups", "confi
 REFINED_AT_ONCE = 500_000  # pairs of a batch
 _WORKER = 300 << 20  # a Python worker with torch and faiss loaded
 EDGE_BYTES = 300.0  # that the one task for the forest holds for each edge, sorted copies included
+_READ_AT_ONCE = 128 << 20  # bytes of a table that a task of Spark reads by its defaults
+_RANDOM_PAIRS = 2_000  # faces that thresholds are chosen by, by default
 _ROW = 24  # a row's own bytes in a shuffle
 
 
@@ -88,13 +90,14 @@ def training_cost(cells: int, trained_on: int) -> float:
 def table_bytes(gallery: Gallery, counts: Counts, pairs: float) -> dict[str, float]:
     """Give the size of each large table, as Parquet with Spark's own compression.
 
-    Vectors and log-odds do not compress; the other figures are those of tables of 200,000 faces.
+    Vectors and log-odds do not compress; the other figures are those of tables of 100,000 and 200,000
+    faces.
     """
     faces, levels = gallery.faces, gallery.thresholds
     return {
         "faces": 62.0 * faces,
         "vectors": faces * (2.0 * gallery.dimension + 4.0 * gallery.attributes + 49.0),
-        "neighbours": 11.3 * counts.entries + 12.0 * faces,
+        "neighbours": 7.3 * counts.entries + 5.0 * faces,
         "forest": 20.0 * faces,
         "coarse_groups": 14.0 * levels * faces,
         "refinements": 2.0 * pairs + 27.0 * faces,
@@ -109,19 +112,21 @@ def shuffle_bytes(
 ) -> dict[str, float]:
     """Give what each stage sends between tasks: columns as they are, and a row's own bytes.
 
+    Thresholds and cells: each partition's part of the sample, of which the smallest ids are kept.
     Neighbours: the face to each shard that it visits, lists back. Coarse groups: each task's own forest,
     which keeps nearly all edges where there are many tasks. Confidences and clusters: members, with their
-    vectors, twice.
+    vectors, twice; once where Spark broadcasts what they are joined to, which it does up to about 10^5 faces.
     """
     faces, levels = gallery.faces, gallery.thresholds
     vector = 2 * gallery.dimension + _ROW
     described = vector + 4 * gallery.attributes + 8 * levels + 40
     together = faces * (1.0 - structure.alone)
+    partitions = max(parallelism, math.ceil(faces * vector / _READ_AT_ONCE))
     edges = faces * min(structure.entries, float(parallelism))
     return {
-        "ingest": 60.0 * faces,
-        "thresholds": 0.0,
-        "cells": 0.0,
+        "ingest": 110.0 * faces,
+        "thresholds": vector * min(faces, partitions * _RANDOM_PAIRS),
+        "cells": vector * min(faces, partitions * counts.trained_on) if counts.cells > 1 else 0.0,
         "neighbours": faces * counts.visits * (vector + 44) + 12.0 * counts.partial_entries,
         "coarse_groups": 20.0 * edges + 60.0 * faces,
         "confidences": 40.0 * levels * faces + 2.0 * described * together,
