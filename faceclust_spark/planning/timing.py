@@ -18,8 +18,8 @@ class Overhead(NamedTuple):
     per_mib: float  # core seconds for each MiB that the stage moves (laws.moved_bytes)
 
 
-# Measured on 2 cores with Spark 4.1 by `python tests/benchmarks/plan.py --calibrate`, which prints them:
-# the seconds of 2,000 faces, and what 200,000 x 256 faces take beyond those and the kernels.
+# Estimated from one run of 200,000 x 256 faces on 2 cores with Spark 4.1: the seconds of small work, and what
+# the run took beyond those and the kernels. `python tests/benchmarks/plan.py --calibrate` measures and prints them.
 OVERHEADS = {
     "ingest": Overhead(9.0, 0.09),
     "thresholds": Overhead(1.5, 0.001),
