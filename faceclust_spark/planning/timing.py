@@ -18,8 +18,8 @@ class Overhead(NamedTuple):
     per_mib: float  # core seconds for each MiB that the stage moves (laws.moved_bytes)
 
 
-# Estimated from one run of 200,000 x 256 faces on 2 cores with Spark 4.1: the seconds of small work, and what
-# the run took beyond those and the kernels. `python tests/benchmarks/plan.py --calibrate` measures and prints them.
+# Estimated from one run of 200,000 x 256 faces on 2 cores with Spark 4.1: the seconds of small work, and
+# what the run took beyond those and the kernels. tests/benchmarks/plan.py --calibrate prints them anew.
 OVERHEADS = {
     "ingest": Overhead(9.0, 0.09),
     "thresholds": Overhead(1.5, 0.001),
