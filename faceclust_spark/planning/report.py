@@ -45,7 +45,8 @@ def heading(plan: Plan) -> list[str]:
     lines = [
         f"{plan.faces:,} faces on {plan.cores:,} cores: {time_of(plan.seconds)}, "
         f"{size_of(sum(plan.tables.values()))} of tables",
-        f"from {plan.sampled:,} of {plan.source_rows:,} faces, with this machine's speed for each core",
+        f"from {plan.sampled:,} of {plan.source_rows:,} faces, with this machine's speed for each core; "
+        "what Spark adds is a rough estimate",
     ]
     if plan.faces > plan.source_rows:
         lines.append("the larger gallery is taken to hold more people, each with as many faces as here")
