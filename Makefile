@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format install bench clean
+.PHONY: demo test lint format install bench accuracy clean
 
 demo: $(INSTALLED)
 	@$(BIN)/faceclust demo
@@ -38,6 +38,9 @@ bench-%: $(VENV)/.bench
 	@$(BIN)/python tests/benchmarks/$*.py $(ARGS)
 
 bench: bench-all
+
+# Peers and ours side by side, on people that nothing was tuned or trained on; needs FACECLUST_DATA.
+accuracy: bench-accuracy
 
 $(VENV)/.bench: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'

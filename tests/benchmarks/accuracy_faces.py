@@ -1,0 +1,84 @@
+"""The labelled faces of the accuracy table, and the folds: halves of people, as dev_halves has them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from dev_halves import half_of, make_gallery
+from numpy.typing import NDArray
+
+from faceclust_spark.kernels.grid import normalise
+from faceclust_spark.training.galleries import LabelledGallery
+
+FOLDS = (("A", "B"), ("B", "A"))  # tuned or trained on, scored on
+_QUICK_SHARE = 6  # one person in six
+
+
+class Faces(NamedTuple):
+    """Rows of a gallery as a source holds them."""
+
+    image_ids: NDArray[np.object_]  # (n,) str, unique
+    embeddings: NDArray[np.float32]  # (n, d), raw
+    attributes: NDArray[np.float32]  # (n, a), raw scales
+    labels: NDArray[np.object_]  # (n,) str: the person
+    sources: NDArray[np.object_]  # (n,) str: where the image is from
+
+    def take(self, rows: NDArray[np.bool_ | np.int64]) -> Faces:
+        """Give some of the rows."""
+        return Faces(*(part[rows] for part in self))
+
+    def vectors(self) -> NDArray[np.float32]:
+        """Give unit vectors, as the peers take them."""
+        return normalise(self.embeddings).astype(np.float32)
+
+    def labelled(self) -> LabelledGallery:
+        """Give what training takes; attributes are standardised over these rows alone."""
+        return make_gallery(
+            self.embeddings, self.attributes, self.image_ids.tolist(), [str(label) for label in self.labels]
+        )
+
+
+def read_faces(name: str, quick: bool = False) -> Faces:
+    """Read one file of the folder FACECLUST_DATA; quick: a sixth of the people."""
+    path = Path(os.environ.get("FACECLUST_DATA", "")) / f"{name}.parquet"
+    if not path.exists():
+        sys.exit(f"{path} is not there: let FACECLUST_DATA point at the folder of the real embeddings")
+    table = pq.read_table(path)
+    faces = Faces(
+        _strings(table["image_id"]),
+        _matrix(table["embedding"]),
+        _matrix(table["attributes"]),
+        _strings(table["label"]),
+        _strings(table["source"]),
+    )
+    return faces.take(_of_people(faces.labels, _is_quick)) if quick else faces
+
+
+def half(faces: Faces, which: str) -> Faces:
+    """Give the faces of the people of half A or B."""
+    return faces.take(_of_people(faces.labels, lambda label: half_of(label) == which))
+
+
+def _is_quick(label: str) -> bool:
+    return int(hashlib.sha256(f"quick:{label}".encode()).hexdigest()[:8], 16) % _QUICK_SHARE == 0
+
+
+def _of_people(labels, is_kept) -> NDArray[np.bool_]:
+    people, place = np.unique(labels, return_inverse=True)
+    return np.array([is_kept(person) for person in people], bool)[place]
+
+
+def _strings(column) -> NDArray[np.object_]:
+    return np.array(column.to_pylist(), object)
+
+
+def _matrix(column) -> NDArray[np.float32]:
+    lists = column.combine_chunks()
+    values = lists.flatten().to_numpy(zero_copy_only=False)  # a null becomes NaN
+    return values.reshape(len(lists), -1).astype(np.float32)
