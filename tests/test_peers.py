@@ -58,7 +58,7 @@ CLEAR = {
     "hdbscan": {"min_samples": 2, "threshold": 0.6},
     "average_linkage": {"threshold": 0.6},
     "chinese_whispers": {"threshold": 0.6},
-    "infomap": {"threshold": 0.6, "k": 10},
+    "infomap": {"threshold": 0.6},
     "fc_es": {"floor": 0.6, "threshold": 0.5},
     "second_order": {"floor": 0.6, "threshold": 0.5},
 }
