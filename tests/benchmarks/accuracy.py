@@ -41,7 +41,7 @@ QUICK_STEPS = 60
 
 
 def main() -> None:
-    arguments = make_parser().parse_args()
+    arguments = make_parser(__doc__).parse_args()
     training = make_training(arguments)
     galleries = {name: read_faces(name, arguments.quick) for name in arguments.sets}
     rows = []
@@ -49,7 +49,7 @@ def main() -> None:
         rows += list(score_fold(galleries, fold, arguments.methods, range(arguments.seeds), training))
     means = summarise(rows)
     say(describe(means))
-    answer(rows, means=means, quick=arguments.quick)
+    answer(rows, means=means, margins=margins(means), quick=arguments.quick)
 
 
 def score_fold(
@@ -112,6 +112,19 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def margins(means: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Tell, for each set, the best peer by mean F, and by how much each of ours is ahead of it."""
+    found = {}
+    for name in dict.fromkeys(one["set"] for one in means):
+        own = {one["method"]: one["mean_f"] for one in means if one["set"] == name}
+        others = [method for method in own if method not in OURS]
+        if others:
+            best = max(others, key=lambda method: own[method])
+            ahead = {method: own[method] - own[best] for method in own if method in OURS}
+            found[name] = {"best_peer": best, "mean_f": own[best], "ahead": ahead}
+    return found
+
+
 def mean(values: Sequence[float | None]) -> float | None:
     """Give the mean of what is defined."""
     defined = [value for value in values if value is not None]
@@ -161,12 +174,13 @@ def make_training(arguments: argparse.Namespace) -> Training:
     return Training(arguments.models / name, overrides)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Give the options that the tables of accuracy share."""
+def make_parser(description: str | None, sets: bool = True) -> argparse.ArgumentParser:
+    """Give the options that the tables of accuracy share; sets: also the one that chooses the files."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sets", type=_sets, default=list(DEV_SETS), help=",".join(DEV_SETS))
+    if sets:
+        parser.add_argument("--sets", type=_sets, default=list(DEV_SETS), help=",".join(DEV_SETS))
     parser.add_argument("--methods", type=_methods, default=list(METHODS), help=",".join(METHODS))
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each model of ours; default 1")
     parser.add_argument("--models", type=Path, default=Path("build/accuracy"), help="default build/accuracy")

@@ -6,7 +6,7 @@ Both are fitted on one half of the people, and then cluster any gallery.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ def learn(kind: str, galleries: dict[str, Faces], seed: int, training: Training)
 
     It clusters by `faceclust_spark.cluster`, as the product does.
     """
-    folder = training.folder / "_".join([kind, *sorted(galleries), f"seed{seed}"])
+    folder = model_folder(kind, galleries, seed, training)
     seconds = 0.0
     if not _is_kept(folder):
         config = load_config(None, [*training.overrides, f"train.kind={kind}", f"train.seed={seed}"])
@@ -69,6 +69,11 @@ def learn(kind: str, galleries: dict[str, Faces], seed: int, training: Training)
         save_model(trained.model, folder)
         say(f"  {folder.name}: trained in {seconds:.0f} s")
     return Fitted(kind, {"seed": seed}, seconds, lambda gallery: by_model(gallery, folder, training))
+
+
+def model_folder(kind: str, galleries: Iterable[str], seed: int, training: Training) -> Path:
+    """Give where the model of these galleries is kept."""
+    return training.folder / "_".join([kind, *sorted(galleries), f"seed{seed}"])
 
 
 def by_model(faces: Faces, folder: Path, training: Training, *further: str) -> NDArray[np.int64]:

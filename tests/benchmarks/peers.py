@@ -235,7 +235,7 @@ PEERS: Mapping[str, Peer] = {
     "average_linkage": Peer(average_linkage, _grid(threshold=_steps(0.2, 0.5, 0.02)), True),
     "chinese_whispers": Peer(chinese_whispers, _grid(threshold=_steps(0.36, 0.64, 0.02))),
     "infomap": Peer(infomap, _grid(threshold=_steps(0.34, 0.6, 0.01))),
-    "fc_es": Peer(fc_es, _grid(floor=_steps(0.38, 0.54, 0.02), threshold=_steps(0.3, 0.8, 0.1))),
+    "fc_es": Peer(fc_es, _grid(floor=_steps(0.38, 0.54, 0.02), threshold=_steps(0.1, 0.8, 0.1))),
     "second_order": Peer(
         second_order_components, _grid(floor=_steps(0.38, 0.54, 0.02), threshold=_steps(0.3, 0.8, 0.1))
     ),

@@ -1,0 +1,252 @@
+"""Accuracy on galleries that are unlike those that were tuned or trained on.
+
+    FACECLUST_DATA=FOLDER python tests/benchmarks/accuracy_transfer.py
+    FACECLUST_DATA=FOLDER python tests/benchmarks/accuracy_transfer.py --cases model,source --quick
+
+Always fitted on one half of the people and scored on the other, both ways:
+
+- model: fitted on dev, scored on dev_512, and the reverse; the other half of the people, another embedding.
+- source: fitted without one source, scored on it.
+- large: the 40 largest people, as they are, and 32 drawn with 60 to 100 images each, off centre; ours with
+  20, 40 and 80 neighbours.
+- distractors: 1,000 faces among 10 and 50 times as many synthetic ones; scored on the 1,000.
+
+Ours is the relations model alone: it is the one that serves any embedding. The last line on stdout is one
+JSON object: a row for each case, fold, method and seed in `results`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from accuracy import make_parser, make_training, mean
+from accuracy_faces import FOLDS, Faces, half, read_faces
+from accuracy_methods import OURS, Fitted, Training, by_model, learn, model_folder, timed, tune, warm_up
+from accuracy_scores import measure
+from common import answer, say
+from dev_halves import DEV_SETS
+from numpy.typing import NDArray
+from peers import PEERS
+
+from faceclust_spark.config import Config, SynthConfig
+from faceclust_spark.kernels.grid import grid_scale
+from faceclust_spark.kernels.synth import draw_gallery
+from faceclust_spark.training.galleries import Recipe, draw
+
+FEW_LARGE = Recipe("few, large", people=32, images=(60, 100), least=5, off_centre=0.25)
+LARGEST = 40  # people
+NEIGHBOURS = (20, 40, 80)  # of ours
+SCORED, TIMES = 1_000, (10, 50)  # real faces, and distractors to each
+DENSE_LIMIT = 20_000  # faces of which a matrix of all pairs is held
+DISTRACTOR = "distractor"  # the source of a face that is not scored
+SEED = 2_024  # of what is drawn
+
+
+class Case(NamedTuple):
+    """A gallery to cluster, and what may be seen before."""
+
+    name: str
+    known: dict[str, Faces]  # by name, for our training; peers are tuned on the first
+    test: Faces
+    settings: tuple[tuple[str, ...], ...] = ((),)  # of our clustering, each its own row
+
+
+class Halves(NamedTuple):
+    """All sets of one fold."""
+
+    fold: tuple[str, str]
+    known: dict[str, Faces]  # by set
+    unseen: dict[str, Faces]
+
+    def named(self, *names: str) -> dict[str, Faces]:
+        """Give known halves by the names that models are kept under."""
+        return {f"{name}-{self.fold[0]}": self.known[name] for name in names}
+
+
+def other_model(halves: Halves) -> Iterator[Case]:
+    """Fit on one embedding, score on the other."""
+    for known, unseen in (DEV_SETS, DEV_SETS[::-1]):
+        yield Case(f"{known} to {unseen}", halves.named(known), halves.unseen[unseen])
+
+
+def other_source(halves: Halves) -> Iterator[Case]:
+    """Fit without a source, score on it."""
+    known, unseen = halves.known["dev"], halves.unseen["dev"]
+    for source in np.unique(unseen.sources).tolist():
+        rest = {f"dev-without-{source}-{halves.fold[0]}": known.take(known.sources != source)}
+        yield Case(f"without {source}", rest, unseen.take(unseen.sources == source))
+
+
+def few_large(halves: Halves) -> Iterator[Case]:
+    """Keep the largest people, and draw larger ones."""
+    settings = tuple((f"neighbours.k={k}",) for k in NEIGHBOURS)
+    for name, unseen in halves.unseen.items():
+        known = halves.named(name, *(other for other in DEV_SETS if other != name))
+        people, sizes = np.unique(unseen.labels, return_counts=True)
+        largest = people[np.argsort(-sizes, kind="stable")[:LARGEST]]
+        rows = np.isin(unseen.labels, largest)
+        yield Case(f"{name}, {LARGEST} largest", known, unseen.take(rows), settings)
+        yield Case(f"{name}, {FEW_LARGE.name}", known, draw_few_large(unseen), settings)
+
+
+def draw_few_large(faces: Faces) -> Faces:
+    """Draw few people with many images each from faces, as the training's recipes do."""
+    drawn = draw(faces.labelled(), FEW_LARGE, Config(), np.random.default_rng(SEED))
+    vectors = np.concatenate([group.vectors for group in drawn.groups])
+    attributes = np.concatenate([group.attributes for group in drawn.groups])
+    labels = np.concatenate(drawn.labels).astype(object)
+    ids = np.array([f"drawn-{row:06d}" for row in range(len(labels))], object)
+    embeddings = vectors.astype(np.float32) / np.float32(grid_scale(vectors.shape[1]))
+    return Faces(ids, embeddings, attributes, labels, np.full(len(labels), "drawn", object))
+
+
+def many_distractors(halves: Halves) -> Iterator[Case]:
+    """Hide faces among synthetic ones."""
+    for name, unseen in halves.unseen.items():
+        known = halves.named(name, *(other for other in DEV_SETS if other != name))
+        for times in TIMES:
+            yield Case(f"{name}, {times}x distractors", known, hide(some_people(unseen, SCORED), times))
+
+
+def some_people(faces: Faces, least: int) -> Faces:
+    """Draw whole people until there are at least so many faces, or all."""
+    people, person, sizes = np.unique(faces.labels, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(SEED).permutation(len(people))
+    count = int(np.searchsorted(np.cumsum(sizes[order]), least)) + 1
+    return faces.take(np.isin(person, order[:count]))
+
+
+def hide(faces: Faces, times: int) -> Faces:
+    """Add synthetic faces of the same width, whose attributes have the real ones' means and spreads."""
+    config = SynthConfig(
+        faces=times * len(faces.labels),
+        dimension=faces.embeddings.shape[1],
+        attributes=faces.attributes.shape[1],
+        seed=SEED,
+    )
+    drawn = draw_gallery(config)
+    mean_of_real, spread = np.nanmean(faces.attributes, axis=0), np.nanstd(faces.attributes, axis=0)
+    own = (drawn.attributes - np.nanmean(drawn.attributes, axis=0)) / np.nanstd(drawn.attributes, axis=0)
+    strangers = Faces(
+        drawn.image_ids,
+        drawn.embeddings,
+        (mean_of_real + spread * own).astype(np.float32),
+        drawn.labels,
+        np.full(len(drawn.labels), DISTRACTOR, object),
+    )
+    return Faces(*(np.concatenate(parts) for parts in zip(faces, strangers, strict=True)))
+
+
+CASES: dict[str, Callable[[Halves], Iterator[Case]]] = {
+    "model": other_model,
+    "source": other_source,
+    "large": few_large,
+    "distractors": many_distractors,
+}
+
+
+def score_case(case: Case, method: str, seed: int, training: Training, tuned: dict) -> Iterator[dict]:
+    """Fit a method on what a case knows, cluster its gallery and score it, with each of the settings.
+
+    tuned: the fitted peers so far, by their name and that of the gallery; added to.
+    """
+    if method in OURS:
+        fitted = learn(method, case.known, seed, training)
+        folder = model_folder(method, case.known, seed, training)
+        ways = {
+            " ".join([method, *setting]): fitted._replace(
+                cluster=lambda faces, setting=setting: by_model(faces, folder, training, *setting)
+            )
+            for setting in case.settings
+        }
+    else:
+        key = (method, next(iter(case.known)))
+        tuned[key] = tuned.get(key) or tune(method, case.known[key[1]])
+        ways = {method: tuned[key]}
+    for name, way in ways.items():
+        yield {"method": name, **score_way(way, case.test)}
+
+
+def score_way(fitted: Fitted, test: Faces) -> dict[str, Any]:
+    """Cluster a gallery and score all faces but distractors."""
+    warm_up(fitted, test)
+    clusters, seconds = timed(fitted, test)
+    is_scored = test.sources != DISTRACTOR
+    return {
+        "gallery": len(test.labels),
+        "parameters": fitted.parameters,
+        "seconds": round(seconds, 2),
+        "with_distractors": share_together(clusters, is_scored),
+        **measure(test.labels[is_scored], clusters[is_scored]),
+    }
+
+
+def share_together(clusters: NDArray[np.int64], is_scored: NDArray[np.bool_]) -> float:
+    """Give the share of scored faces in whose cluster there is a face that is not."""
+    return float(np.isin(clusters[is_scored], clusters[~is_scored]).mean())
+
+
+def run_fold(fold: tuple[str, str], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Run all cases of one fold."""
+    galleries = {name: read_faces(name, arguments.quick) for name in DEV_SETS}
+    halves = Halves(fold, *({name: half(g, which) for name, g in galleries.items()} for which in fold))
+    training, tuned = make_training(arguments), {}
+    for part in arguments.cases:
+        for case in CASES[part](halves):
+            say(f"half {fold[0]} to {fold[1]}, {case.name}: {len(case.test.labels)} faces")
+            for method in arguments.methods:
+                if method in PEERS and PEERS[method].dense and len(case.test.labels) > DENSE_LIMIT:
+                    say(f"  {method}: left out above {DENSE_LIMIT} faces")
+                    continue
+                for seed in range(arguments.seeds if method in OURS else 1):
+                    for row in score_case(case, method, seed, training, tuned):
+                        say(f"  {row['method']}: mean F {row['mean_f']:.4f}, {row['seconds']:.1f} s")
+                        yield {"part": part, "case": case.name, "fold": f"{fold[0]} to {fold[1]}", **row}
+
+
+def describe(rows: Sequence[dict[str, Any]]) -> str:
+    """Give the table as text: means over folds and seeds."""
+    columns = (
+        "pairwise_precision",
+        "pairwise_recall",
+        "pairwise_f",
+        "bcubed_f",
+        "mean_f",
+        "with_distractors",
+    )
+    lines = [f"{'':34}" + "".join(f"{column:>20}" for column in columns)]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        lines.append(case)
+        for method in dict.fromkeys(row["method"] for row in rows if row["case"] == case):
+            own = [row for row in rows if (row["case"], row["method"]) == (case, method)]
+            values = [mean([row[column] for row in own]) for column in columns]
+            cells = "".join(f"{'-' if value is None else f'{value:.4f}':>20}" for value in values)
+            lines.append(f"  {method:32}{cells}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = make_parser(__doc__, sets=False)
+    parser.add_argument("--cases", type=_cases, default=list(CASES), help=",".join(CASES))
+    parser.set_defaults(methods=[*PEERS, "relations"])
+    arguments = parser.parse_args()
+    bound = [method for method in arguments.methods if method in OURS and method != "relations"]
+    if bound:
+        parser.error(f"{', '.join(bound)} cannot be scored on another embedding: only relations can")
+    rows = [row for fold in FOLDS for row in run_fold(fold, arguments)]
+    say(describe(rows))
+    answer(rows, quick=arguments.quick)
+
+
+def _cases(text: str) -> list[str]:
+    unknown = [name for name in text.split(",") if name not in CASES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no case {', '.join(unknown)}: there are {', '.join(CASES)}")
+    return text.split(",")
+
+
+if __name__ == "__main__":
+    main()
