@@ -131,7 +131,7 @@ def hide(faces: Faces, times: int) -> Faces:
     mean_of_real, spread = np.nanmean(faces.attributes, axis=0), np.nanstd(faces.attributes, axis=0)
     own = (drawn.attributes - np.nanmean(drawn.attributes, axis=0)) / np.nanstd(drawn.attributes, axis=0)
     strangers = Faces(
-        drawn.image_ids,
+        np.array([f"{DISTRACTOR}-{image_id}" for image_id in drawn.image_ids], object),
         drawn.embeddings,
         (mean_of_real + spread * own).astype(np.float32),
         drawn.labels,

@@ -1,0 +1,140 @@
+"""The accuracy on unlike galleries: what is drawn, who may see whom, and the table from end to end."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+from commands import ROOT
+
+from faceclust_spark.config import SynthConfig
+from faceclust_spark.kernels.synth import draw_gallery
+
+sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+
+import accuracy_transfer as transfer
+from accuracy_faces import Faces, half
+from accuracy_methods import Training
+
+
+def synthetic(name: str, quick: bool = False) -> Faces:
+    """Draw faces of two sources; the same people in all sets, at another width."""
+    width = 48 if name.endswith("512") else 32
+    drawn = draw_gallery(SynthConfig(faces=1_000, dimension=width, mean_identity_size=6))
+    sources = np.where(np.arange(len(drawn.labels)) % 3 > 0, "street", "studio").astype(object)
+    return Faces(drawn.image_ids, drawn.embeddings, drawn.attributes, drawn.labels, sources)
+
+
+@pytest.fixture
+def halves() -> transfer.Halves:
+    galleries = {name: synthetic(name) for name in transfer.DEV_SETS}
+    return transfer.Halves(("A", "B"), *({n: half(g, h) for n, g in galleries.items()} for h in "AB"))
+
+
+@pytest.mark.parametrize("part", transfer.CASES)
+def test_no_case_knows_a_person_that_it_is_scored_on(part, halves, monkeypatch):
+    monkeypatch.setattr(transfer, "TIMES", (2,))
+    monkeypatch.setattr(transfer, "SCORED", 100)
+    people = sorted(set(synthetic("dev").labels))  # as `draw` numbers those of a half
+    for case in transfer.CASES[part](halves):
+        known = {label for faces in case.known.values() for label in faces.labels}
+        scored = case.test.labels[case.test.sources != transfer.DISTRACTOR]
+        if case.test.sources[0] == "drawn":
+            own = sorted(set(halves.unseen["dev"].labels))
+            scored = [own[number] for number in scored]
+        assert len(set(scored)) > 0 and set(scored) <= set(people) and not known & set(scored)
+        assert all(half(faces, "A").labels.size == faces.labels.size for faces in case.known.values())
+        assert len(set(case.test.image_ids)) == len(case.test.image_ids)
+
+
+def test_a_left_out_source_is_neither_known_nor_mixed(halves):
+    cases = list(transfer.other_source(halves))
+    assert [case.name for case in cases] == ["without street", "without studio"]
+    for case in cases:
+        source = case.name.split()[-1]
+        ((name, known),) = case.known.items()
+        assert source in name and set(case.test.sources) == {source} and source not in known.sources
+
+
+def test_distractors_are_many_and_alike_in_their_attributes(halves):
+    faces = halves.unseen["dev"]
+    hidden = transfer.hide(faces, 5)
+    added = hidden.sources == transfer.DISTRACTOR
+    assert added.sum() == 5 * len(faces.labels) and not added[: len(faces.labels)].any()
+    assert np.allclose(np.nanmean(hidden.attributes[added], 0), np.nanmean(faces.attributes, 0), atol=1e-4)
+    assert np.allclose(np.nanstd(hidden.attributes[added], 0), np.nanstd(faces.attributes, 0), atol=1e-4)
+
+
+def test_whole_people_are_drawn_until_there_are_enough(halves):
+    faces = halves.unseen["dev"]
+    some = transfer.some_people(faces, 100)
+    largest = np.unique(faces.labels, return_counts=True)[1].max()
+    assert 100 <= len(some.labels) < 100 + largest
+    for label in set(some.labels):
+        assert (some.labels == label).sum() == (faces.labels == label).sum()
+
+
+def test_few_large_people_keep_their_likeness(halves):
+    drawn = transfer.draw_few_large(halves.unseen["dev"])
+    people, sizes = np.unique(drawn.labels, return_counts=True)
+    assert len(people) <= 32 and sizes.min() >= 5 and np.median(sizes) >= 60
+    vectors = drawn.vectors()
+    same = drawn.labels[:, None] == drawn.labels
+    cosines = vectors @ vectors.T
+    assert cosines[same].mean() > cosines[~same].mean() + 0.2
+
+
+def test_who_is_with_a_distractor():
+    clusters, is_scored = np.array([0, 0, 1, 2, 1, 3]), np.array([1, 1, 1, 1, 0, 0], bool)
+    assert transfer.share_together(clusters, is_scored) == 0.25
+
+
+def run(monkeypatch, capsys, *options: str) -> list[dict]:
+    monkeypatch.setattr(transfer, "read_faces", synthetic)
+    monkeypatch.setattr(transfer, "TIMES", (2,))
+    monkeypatch.setattr(sys, "argv", ["accuracy_transfer.py", *options])
+    transfer.main()
+    return json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
+
+
+def test_the_table_of_a_peer(monkeypatch, capsys):
+    monkeypatch.setattr(transfer, "DENSE_LIMIT", 1_000)
+    rows = run(monkeypatch, capsys, "--methods", "components,average_linkage", "--cases", "model,distractors")
+    cases = ["dev to dev_512", "dev_512 to dev", "dev, 2x distractors", "dev_512, 2x distractors"]
+    one = [(row["fold"], row["case"]) for row in rows if row["method"] == "components"]
+    assert one == [(fold, case) for fold in ("A to B", "B to A") for case in cases]
+    dense = [row for row in rows if row["method"] == "average_linkage"]
+    assert dense and all(row["gallery"] <= 1_000 for row in dense)
+    for row in rows:
+        assert row["gallery"] == (3 if row["part"] == "distractors" else 1) * row["faces"]
+        assert (row["with_distractors"] == 0) or row["part"] == "distractors"
+
+
+def test_settings_reach_our_clustering(halves, tmp_path):
+    case = list(transfer.few_large(halves))[1]._replace(known=halves.named("dev"))
+    training = Training(tmp_path, ("train.steps=2",))
+    rows = list(transfer.score_case(case, "relations", 0, training, {}))
+    assert [row["method"] for row in rows] == [f"relations neighbours.k={k}" for k in transfer.NEIGHBOURS]
+    assert len({row["mean_f"] for row in rows}) > 1 and all(0 < row["mean_f"] <= 1 for row in rows)
+
+
+def test_models_bound_to_an_embedding_are_refused(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, capsys, "--methods", "literal")
+    assert "literal cannot be scored on another embedding" in capsys.readouterr().err
+
+
+def test_the_page_names_options_methods_and_cases_that_there_are():
+    page = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    folder = ROOT / "tests" / "benchmarks"
+    source = "".join((folder / name).read_text() for name in ("accuracy.py", "accuracy_transfer.py"))
+    commands = re.findall(r"make (?:bench-)?accuracy(?:_transfer)?(?: ARGS='([^']*)')?", page)
+    assert len(commands) >= 3
+    for options in commands:
+        for option in re.findall(r"--[\w-]+", options):
+            assert f'"{option}"' in source
+    named = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert named == {*transfer.PEERS, *transfer.OURS, *transfer.CASES}
