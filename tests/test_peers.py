@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -158,6 +159,21 @@ def test_second_order_similarity_by_hand(monkeypatch):
             expected = sum(lists[one][h] + lists[other][h] for h in common) / 2
             assert found[one, place] == pytest.approx(expected, abs=1e-6)
     assert np.allclose(found[:, 0], 1) and 0 < (found == 0).sum() < found.size / 2
+
+
+def test_infomap_answers_in_a_process_that_has_loaded_faiss():
+    needs("infomap")
+    code = (
+        "import infomap, faiss, numpy, peers\n"
+        "faiss.Kmeans(8, 2, niter=1).train(numpy.eye(100, 8, dtype='f4'))\n"
+        "vectors = numpy.repeat(numpy.eye(3, dtype='f4'), 3, axis=0)\n"
+        "print(len(set(peers.infomap(vectors, 0.5).tolist())))"
+    )
+    folder = ROOT / "tests" / "benchmarks"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.splitlines()[-1:] == ["3"], ended.stderr
 
 
 def test_noise_is_alone_and_clusters_stay():

@@ -6,6 +6,7 @@ here only), HDBSCAN (BSD) and Chinese whispers (MIT) need the extra `bench`, the
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -207,15 +208,21 @@ def _cosine_blocks(vectors: Vectors) -> Iterator[tuple[int, NDArray[np.float32]]
 def _communities(
     count: int, first: NDArray[np.int64], second: NDArray[np.int64], weights: NDArray[np.floating]
 ) -> Labels:
-    """Run Infomap on directed links; faces without a link are alone."""
+    """Run Infomap on directed links; faces without a link are alone.
+
+    The answer comes in a file: read from memory it crashed the process once faiss was loaded, as both share
+    the iterators of SWIG.
+    """
     from infomap import Infomap
 
     labels = np.full(count, -1, np.int64)
     if len(first):
         method = Infomap(silent=True, two_level=True, directed=True, seed=_SEED)
         method.add_links(list(zip(first.tolist(), second.tolist(), weights.tolist(), strict=True)))
-        for face, community in method.run().modules().items():
-            labels[face] = community
+        with tempfile.TemporaryDirectory(prefix="faceclust-infomap-") as folder:
+            method.run().write_clu(f"{folder}/found.clu")
+            found = np.loadtxt(f"{folder}/found.clu", comments="#", usecols=(0, 1), dtype=np.int64, ndmin=2)
+        labels[found[:, 0]] = found[:, 1]
     return alone(labels)
 
 
@@ -230,10 +237,10 @@ def _steps(first: float, last: float, step: float) -> list[float]:
 
 PEERS: Mapping[str, Peer] = {
     "components": Peer(components, _grid(threshold=_steps(0.3, 0.74, 0.01))),
-    "dbscan": Peer(dbscan, _grid(threshold=_steps(0.32, 0.66, 0.02), min_samples=(2, 3, 4))),
+    "dbscan": Peer(dbscan, _grid(threshold=_steps(0.32, 0.66, 0.01), min_samples=(2, 3))),
     "hdbscan": Peer(hdbscan, _grid(min_samples=(1, 2), threshold=(*_steps(0.36, 0.64, 0.04), 1.0)), True),
-    "average_linkage": Peer(average_linkage, _grid(threshold=_steps(0.2, 0.5, 0.02)), True),
-    "chinese_whispers": Peer(chinese_whispers, _grid(threshold=_steps(0.36, 0.64, 0.02))),
+    "average_linkage": Peer(average_linkage, _grid(threshold=_steps(0.2, 0.5, 0.01)), True),
+    "chinese_whispers": Peer(chinese_whispers, _grid(threshold=_steps(0.36, 0.62, 0.01))),
     "infomap": Peer(infomap, _grid(threshold=_steps(0.34, 0.6, 0.01))),
     "fc_es": Peer(fc_es, _grid(floor=_steps(0.38, 0.54, 0.02), threshold=_steps(0.1, 0.8, 0.1))),
     "second_order": Peer(
