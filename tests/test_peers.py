@@ -239,6 +239,9 @@ def test_the_table_scores_each_half_once(monkeypatch, capsys, tmp_path):
     assert means["components"]["mean_f"] == pytest.approx((first["mean_f"] + last["mean_f"]) / 2)
     assert means["components"]["mean_f"] > 0.3 and means["relations"]["mean_f"] > 0
     assert means["components"]["spread"] == pytest.approx(abs(first["mean_f"] - last["mean_f"]))
+    assert found["margins"]["dev"]["best_peer"] == "components"
+    ahead = found["margins"]["dev"]["ahead"]
+    assert ahead["relations"] == means["relations"]["mean_f"] - means["components"]["mean_f"]
     again = run(monkeypatch, capsys, *options)
     assert all(row["fit_seconds"] == 0 for row in again["results"] if row["method"] != "components")
     assert [row["bcubed_f"] for row in again["results"]] == [row["bcubed_f"] for row in found["results"]]

@@ -48,8 +48,12 @@ def main() -> None:
     for fold in FOLDS:
         rows += list(score_fold(galleries, fold, arguments.methods, range(arguments.seeds), training))
     means = summarise(rows)
+    beside = margins(means)
     say(describe(means))
-    answer(rows, means=means, margins=margins(means), quick=arguments.quick)
+    for name, one in beside.items():
+        ahead = "".join(f", {method} {value:+.4f}" for method, value in one["ahead"].items())
+        say(f"{name}: best peer {one['best_peer']}, mean F {one['mean_f']:.4f}{ahead}")
+    answer(rows, means=means, margins=beside, quick=arguments.quick)
 
 
 def score_fold(
