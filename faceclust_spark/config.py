@@ -161,10 +161,19 @@ class ClustersConfig(Section):
 
     # by the refined similarities, or by the confidences alone (the patent's letter)
     rule: Literal["correlation", "confidence"] = "correlation"
-    bias: Annotated[float, Field(ge=-20, le=20)] = -0.5  # log-odds that speak for one person only above it
-    clip: Annotated[float, Field(gt=0, le=30)] = 8.0  # no link counts for more than this
+    bias: Annotated[float, Field(ge=-20, le=20)] = 1.25  # log-odds that speak for one person only above it
+    clip: Annotated[float, Field(gt=0, le=30)] = 4.0  # no link counts for more than this
     min_confidence: Share = 0.5  # rule `confidence`: a face below it leaves its group
     same_photo: Literal["apart", "allowed"] = "apart"  # two faces of one photo in one cluster
+
+
+class RoundsConfig(Section):
+    """Rounds over clusters as nodes, in which small ones may join larger ones, across coarse groups."""
+
+    count: Annotated[int, Field(ge=0, le=10)] = 1  # rounds at most; 0: none
+    largest_visitor: Annotated[int, Field(ge=1, le=64)] = 8  # faces of a cluster that may join another
+    hosts: Annotated[int, Field(ge=1, le=64)] = 4  # larger clusters that a small one is compared with
+    least_log_odds: Annotated[float, Field(ge=-20, le=20)] = 0.75  # of one person, to join
 
 
 class EvaluateConfig(Section):
@@ -180,6 +189,7 @@ class TrainConfig(Section):
     kind: Literal["relations", "bound", "literal"] = "relations"
     seed: int = 0  # of everything that is drawn
     steps: Positive = 1_500  # of the optimiser, at most
+    half_steps: Positive = 600  # of each of two networks, whose clusters teach to join clusters
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3  # the highest of its schedule
     max_faces: Positive = 200_000  # of a gallery, in whole identities: the driver holds them all
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of identities
@@ -210,6 +220,7 @@ class Config(Section):
     similarities: SimilaritiesConfig = SimilaritiesConfig()
     confidences: ConfidencesConfig = ConfidencesConfig()
     clusters: ClustersConfig = ClustersConfig()
+    rounds: RoundsConfig = RoundsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     train: TrainConfig = TrainConfig()
     spark: SparkConfig = SparkConfig()

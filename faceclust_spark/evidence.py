@@ -16,6 +16,7 @@ from faceclust_spark.explanation import (
     Explanation,
     GroupsAt,
     Link,
+    Meeting,
     Similarity,
     Step,
 )
@@ -59,6 +60,7 @@ def explain(store: TableStore, image_a: str, image_b: str, config: Config) -> Ex
         path=_find_path(store, ids, own[0][c.ROOT_KEY] == own[1][c.ROOT_KEY]),
         groups=_compare_groups(store, ids, refined),
         compared=_compare_refined(store, own, members, refined, config),
+        meetings=_find_meetings(store, own, members),
     )
 
 
@@ -230,6 +232,23 @@ def _compare_refined(
     apart = config.clusters.same_photo == "apart"
     shared = _count_shared_photos(store, own) if apart else 0
     return Compared(True, log_odds, ranked, between.pairs, between.log_odds, config.clusters.bias, shared)
+
+
+def _find_meetings(store: TableStore, own: tuple[Row, Row], members: list[Row]) -> tuple[Meeting, ...]:
+    """Find the joins that the two's cluster was made by; where they have two, what compared these."""
+    if not store.exists(schemas.ROUNDS):
+        return ()
+    by_id = {row[c.FACE_ID]: row for row in members}
+    ends = [F.col(end).isin(*by_id) for end in (c.VISITOR, c.HOST)]
+    together = own[0][c.CLUSTER_ID] == own[1][c.CLUSTER_ID]
+    rows = _rows(store.read(schemas.ROUNDS).where(ends[0] & ends[1] & (F.col(c.JOINED) == F.lit(together))))
+    found = []
+    for row in sorted(rows, key=lambda row: (row[c.ROUND], row[c.VISITOR])):
+        visitor, host = by_id[row[c.VISITOR]], by_id[row[c.HOST]]
+        if together or visitor[c.CLUSTER_ID] != host[c.CLUSTER_ID]:
+            images, size = (visitor[c.IMAGE_ID], host[c.IMAGE_ID]), row[c.VISITOR_SIZE]
+            found.append(Meeting(row[c.ROUND], images[0], size, images[1], row[c.LOG_ODDS], row[c.JOINED]))
+    return tuple(found)
 
 
 def _count_shared_photos(store: TableStore, own: tuple[Row, Row]) -> int:

@@ -99,10 +99,26 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Meeting:
+    """A small cluster that was compared, in a round, with a larger one: log-odds of one person.
+
+    Both are named by the image of their smallest face id. visitor_size: faces of the small one.
+    """
+
+    round: int
+    visitor: str
+    visitor_size: int
+    host: str
+    log_odds: float
+    joined: bool
+
+
+@dataclass(frozen=True)
 class Explanation:
     """Everything that bore on whether two faces are in one cluster.
 
-    path: the strongest chain of neighbours between the two; empty where none connects them.
+    path: the strongest chain of neighbours between the two; empty where none connects them. meetings: of
+    the small clusters that rounds made their cluster of, or that rounds compared where they are apart.
     """
 
     a: ExplainedFace
@@ -111,6 +127,7 @@ class Explanation:
     path: tuple[Step, ...]
     groups: tuple[GroupsAt, ...]
     compared: Compared
+    meetings: tuple[Meeting, ...] = ()
 
     @property
     def together(self) -> bool:
@@ -152,12 +169,13 @@ class Explanation:
             _path_lines(self),
             ["Coarse groups", *(_group_line(at) for at in self.groups)],
             _link_lines(self.compared),
+            *([_meeting_lines(self.meetings)] if self.meetings else []),
         ]
         return "\n\n".join("\n".join(lines) for lines in parts)
 
     def _why_together(self) -> str:
         if not self.compared.in_one_root:
-            return "their clusters were joined across root groups"
+            return "a round joined their clusters, across root groups"
         if self.compared.log_odds is None:
             return "the pair itself was not scored; links to others of the cluster hold it"
         if self.compared.log_odds > self.compared.bias:
@@ -174,6 +192,8 @@ class Explanation:
         return "they were compared, but what links their clusters was too weak to join them"
 
     def _why_not_met(self) -> str:
+        if self.meetings:
+            return "a round compared their clusters, and held them for two people"
         lowest = self.groups[0].threshold
         weakest = self.weakest_step
         if weakest is None:
@@ -241,6 +261,17 @@ def _link_lines(compared: Compared) -> list[str]:
     for word, links in (("for", compared.strongest_for), ("against", compared.strongest_against)):
         lines += [f"  {word:<8}{k.image_a} - {k.image_b}: {_odds(k.log_odds)}" for k in links]
     return lines
+
+
+def _meeting_lines(meetings: tuple[Meeting, ...]) -> list[str]:
+    shown = sorted(meetings, key=lambda one: -one.log_odds)[:_LINKS_SHOWN]
+    lines = [
+        f"  round {one.round}: {_count(one.visitor_size, 'face')} of {one.visitor} "
+        f"{'joined' if one.joined else 'did not join'} the cluster of {one.host}: {_odds(one.log_odds)}"
+        for one in shown
+    ]
+    hidden = len(meetings) - len(shown)
+    return ["Rounds", *lines, *([f"  and {hidden} more"] if hidden else [])]
 
 
 def _odds(log_odds: float) -> str:

@@ -17,7 +17,13 @@ from faceclust_spark.config import Config
 from faceclust_spark.errors import DataError
 from faceclust_spark.kernels import cells as cells_kernel
 from faceclust_spark.kernels import thresholds as thresholds_kernel
-from faceclust_spark.kernels.assignment import assign_alone, assign_faces, mint_cluster_ids, name_photos
+from faceclust_spark.kernels.assignment import (
+    NO_PHOTO,
+    assign_alone,
+    assign_faces,
+    mint_cluster_ids,
+    name_photos,
+)
 from faceclust_spark.kernels.faces import prepare_faces
 from faceclust_spark.kernels.forest import edges_of_lists, maximum_spanning_forest
 from faceclust_spark.kernels.grouping import batch_groups, gather_groups
@@ -25,6 +31,7 @@ from faceclust_spark.kernels.groups import CoarseGroups, cut_forest, mean_cosine
 from faceclust_spark.kernels.ids import sample_rows
 from faceclust_spark.kernels.neighbours import find_neighbours
 from faceclust_spark.kernels.relations import Scale
+from faceclust_spark.kernels.rounds import Gallery, Links, Placed, join_clusters, neighbour_links
 from faceclust_spark.kernels.threads import map_parts
 from faceclust_spark.kernels.thresholds import Thresholds, choose_thresholds
 
@@ -57,10 +64,11 @@ class Clustering:
 
 
 class Grouped(NamedTuple):
-    """A gallery's thresholds and coarse groups."""
+    """A gallery's thresholds and coarse groups, and the links that they are made of."""
 
     thresholds: Thresholds
     coarse: CoarseGroups
+    links: Links
 
 
 def cluster(
@@ -90,13 +98,17 @@ def cluster(
     model.check_rule(config.clusters.rule)
     photos = _photo_numbers(photo_ids, len(order))[order]
     grouped = group_faces(face_ids, vectors, config)
-    labels, confidences, statuses = _refine(grouped, vectors, standardised, photos, model, config)
+    placed = _refine(grouped, vectors, standardised, photos, model, config)
+    if model.joiner is not None and config.clusters.rule == "correlation":
+        apart = photos if config.clusters.same_photo == "apart" else np.full(len(order), NO_PHOTO)
+        gallery, scale = Gallery(face_ids, vectors, standardised, apart), scale_of(grouped.thresholds)
+        placed = join_clusters(gallery, placed, grouped.links, model.joiner, scale, config.rounds)
     back = np.argsort(order)
     return Clustering(
-        np.unique(labels, return_inverse=True)[1][back],
-        mint_cluster_ids(labels)[back],
-        confidences[back],
-        statuses[back],
+        np.unique(placed.labels, return_inverse=True)[1][back],
+        mint_cluster_ids(placed.labels)[back],
+        placed.confidences[back],
+        placed.statuses[back],
         grouped.thresholds,
         grouped.coarse.keys[:, back],
     )
@@ -121,7 +133,7 @@ def group_faces(face_ids: NDArray[np.int64], vectors: NDArray[np.int16], config:
         config.coarse_groups,
         lambda ids: mean_cosine(vectors[np.searchsorted(face_ids, ids)]),
     )
-    return Grouped(thresholds, coarse)
+    return Grouped(thresholds, coarse, neighbour_links(face_ids, lists))
 
 
 def _refine(
@@ -131,13 +143,13 @@ def _refine(
     photos: NDArray[np.int64],
     model: Model,
     config: Config,
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.str_]]:
-    """Give each face its cluster's smallest face id, its confidence and its status."""
+) -> Placed:
+    """Place each face within its root group."""
     from faceclust_spark.kernels.graph_convolution import one_torch_thread
     from faceclust_spark.kernels.refine import refine_groups
 
     face_ids, levels = grouped.coarse.face_ids, grouped.coarse.thresholds
-    scale = Scale(grouped.thresholds.mean, grouped.thresholds.standard_deviation)
+    scale = scale_of(grouped.thresholds)
     _, place, sizes = np.unique(grouped.coarse.keys[0], return_inverse=True, return_counts=True)
     alone = sizes[place] == 1
     met = np.flatnonzero(~alone)
@@ -160,7 +172,12 @@ def _refine(
     ids = np.concatenate([*(group.face_ids for batch in batches for group in batch), face_ids[alone]])
     order = np.argsort(ids)
     labels, confidences, _, statuses = (np.concatenate(part)[order] for part in zip(*found, strict=True))
-    return labels, confidences, statuses
+    return Placed(labels, confidences, statuses)
+
+
+def scale_of(thresholds: Thresholds) -> Scale:
+    """Give centre and spread of a gallery's random pairs."""
+    return Scale(thresholds.mean, thresholds.standard_deviation)
 
 
 def _photo_numbers(photo_ids: Sequence[str | None] | None, count: int) -> NDArray[np.int64]:

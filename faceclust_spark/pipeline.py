@@ -1,7 +1,7 @@
 """The order of the stages, and how a run resumes.
 
     source -> faces, vectors, quarantine -> thresholds -> cells -> neighbours -> forest, coarse_groups
-           -> similarities (on request), refinements, confidences -> clusters, cluster_summary
+           -> similarities (on request), refinements, confidences -> rounds, clusters, cluster_summary
 
 Every stage replaces its tables in one commit each (ingest merges) and is recorded in `runs`. A run that was
 cut short and is started again with the same id goes on after the last stage whose work still stands.
@@ -158,8 +158,8 @@ STAGES = (
     ),
     Stage(
         "clusters",
-        (schemas.FACES, schemas.VECTORS, schemas.REFINEMENTS),
-        (schemas.CLUSTERS, schemas.CLUSTER_SUMMARY),
+        (schemas.FACES, schemas.VECTORS, schemas.THRESHOLDS, schemas.NEIGHBOURS, schemas.REFINEMENTS),
+        (schemas.ROUNDS, schemas.CLUSTERS, schemas.CLUSTER_SUMMARY),
         steps.write_clusters,
     ),
 )

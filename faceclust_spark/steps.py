@@ -10,14 +10,16 @@ from pyspark.sql import functions as F
 
 from faceclust_spark.errors import DataError
 from faceclust_spark.stages.cells import cells, cells_frame, cells_from_frame
-from faceclust_spark.stages.clusters import clusters
+from faceclust_spark.stages.clusters import clusters, placed, with_thresholds
 from faceclust_spark.stages.coarse_groups import coarse_groups
 from faceclust_spark.stages.confidences import confidences, refinements
 from faceclust_spark.stages.forest import forest
 from faceclust_spark.stages.ingest import Gallery, check_quarantined_share, ingested
 from faceclust_spark.stages.neighbours import neighbours, shard_count
+from faceclust_spark.stages.output import stage_schema
 from faceclust_spark.stages.recall import recall_audit
 from faceclust_spark.stages.root_groups import root_groups, shuffle_partitions
+from faceclust_spark.stages.rounds import Nodes, Played, play_rounds
 from faceclust_spark.stages.similarities import similarities
 from faceclust_spark.stages.sources import read_source
 from faceclust_spark.stages.summaries import cluster_summary
@@ -25,7 +27,7 @@ from faceclust_spark.stages.thresholds import thresholds, thresholds_frame, thre
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.ledger import Outcome, has_finished
-from faceclust_spark.tables.storage import FOREST_SCRATCH, INGEST_SCRATCH
+from faceclust_spark.tables.storage import FOREST_SCRATCH, INGEST_SCRATCH, rounds_scratch
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -252,9 +254,19 @@ def write_confidences(run: Run) -> Outcome:
 
 
 def write_clusters(run: Run) -> Outcome:
-    """Cluster the root groups again, and describe the clusters."""
-    refined = run.read(schemas.REFINEMENTS)
-    run.write(schemas.CLUSTERS, clusters(refined, run.read(schemas.FACES), run.config.clusters))
+    """Cluster the root groups again, play the rounds, and describe the clusters."""
+    refined, faces = run.read(schemas.REFINEMENTS), run.read(schemas.FACES)
+    everyone = placed(refined, faces, run.config.clusters)
+    try:
+        played = _play_rounds(run, everyone, faces)
+        if played.hosts is None:
+            run.write(schemas.ROUNDS, run.spark.createDataFrame([], stage_schema(schemas.ROUNDS)))
+        else:
+            run.write(schemas.ROUNDS, played.hosts)
+            everyone = with_thresholds(played.placed, run.read(schemas.COARSE_GROUPS))
+        run.write(schemas.CLUSTERS, clusters(everyone, faces))
+    finally:
+        run.store.clear_scratch(*rounds_scratch(run.config.rounds.count))
     published = run.read(schemas.CLUSTERS)
     pairs_per_task = run.config.confidences.pairs_per_task
     described = cluster_summary(published, run.read(schemas.VECTORS), refined, pairs_per_task)
@@ -268,6 +280,25 @@ def write_clusters(run: Run) -> Outcome:
     )
     details = counts.toArrow().to_pylist()[0]
     return Outcome(details["faces"], details["largest"], details=details)
+
+
+def _play_rounds(run: Run, everyone: DataFrame, faces: DataFrame) -> Played:
+    """Let clusters join, where the model and the rule of re-clustering know how."""
+    from faceclust_spark.kernels.model import model_bytes
+    from faceclust_spark.kernels.relations import Scale
+
+    config, chosen = run.config, run.thresholds()
+    model = load_model_of(config)
+    if model.joiner is None or config.clusters.rule != "correlation" or not config.rounds.count:
+        return Played(everyone, None)
+    photos = faces.where(F.col(c.PHOTO_ID).isNotNull()).select(c.FACE_ID, c.PHOTO_ID)
+    nodes = Nodes(
+        run.read(schemas.NEIGHBOURS),
+        run.read(schemas.VECTORS),
+        photos if config.clusters.same_photo == "apart" else None,
+    )
+    scale = Scale(chosen.mean, chosen.standard_deviation)
+    return play_rounds(everyone, nodes, model_bytes(model), scale, config.rounds, run.store.materialise)
 
 
 def load_model_of(config: Config) -> Model:

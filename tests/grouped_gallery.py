@@ -14,7 +14,7 @@ from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, pack_vectors, quantise
 from faceclust_spark.kernels.groups import CoarseGroups
 from faceclust_spark.kernels.ids import hash_image_ids
-from faceclust_spark.kernels.model import Model
+from faceclust_spark.kernels.model import FORMAT, Model
 from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS, Scale
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
@@ -76,7 +76,7 @@ def cosine_model() -> Model:
         second.weight[0, 0] = second.weight[1, 1] = last.weight[0, 0] = 1.0
         last.weight[0, 1] = -1.0
     network.eval()
-    return Model(network, {"format": 1, "kind": "relations", "network": arguments})
+    return Model(network, {"format": FORMAT, "kind": "relations", "network": arguments})
 
 
 def find_components(face_ids: np.ndarray, vectors: np.ndarray) -> CoarseGroups:

@@ -37,7 +37,7 @@ def test_the_card_names_no_place_on_a_machine():
 
 def test_the_readme_of_the_model_names_its_data_and_its_limits():
     text = (FOLDER / "README.md").read_text()
-    for told in ("LFW", "CelebA", "non-commercial", "faceclust train", "half B"):
+    for told in ("LFW", "CelebA", "non-commercial", "faceclust train", "half A", "half B"):
         assert told in text
 
 

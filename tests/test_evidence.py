@@ -15,7 +15,7 @@ from faceclust_spark.evidence import explain
 from faceclust_spark.kernels.forest import Edges, maximum_spanning_forest
 from faceclust_spark.kernels.grid import cosine_matrix
 from faceclust_spark.kernels.model import model_bytes
-from faceclust_spark.stages.clusters import clusters
+from faceclust_spark.stages.clusters import clusters, placed
 from faceclust_spark.stages.confidences import refinements
 from faceclust_spark.stages.output import arrow_output, stage_schema
 from faceclust_spark.stages.root_groups import root_groups
@@ -80,7 +80,7 @@ def store(shared_session, tmp_path_factory):
     for table, rows in content.items():
         tables.replace(table, rows, "run")
     refined = tables.read(schemas.REFINEMENTS)
-    tables.replace(schemas.CLUSTERS, clusters(refined, faces, CONFIG.clusters), "run")
+    tables.replace(schemas.CLUSTERS, clusters(placed(refined, faces, CONFIG.clusters), faces), "run")
     return tables
 
 

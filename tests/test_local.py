@@ -13,7 +13,7 @@ from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.ids import hash_image_ids
 from faceclust_spark.kernels.metrics import score
-from faceclust_spark.kernels.model import Model, save_model
+from faceclust_spark.kernels.model import FORMAT, Model, save_model
 from faceclust_spark.local import Clustering, cluster
 from tests.grouped_gallery import cosine_model
 
@@ -250,7 +250,8 @@ def test_no_spark_is_loaded_and_no_java_started():
 
 def test_a_model_without_refined_similarities_is_refused_before_the_work(tmp_path, monkeypatch):
     network = Network(inputs=64, pair_inputs=0, hidden=4, layers=1)
-    card = {"format": 1, "kind": "literal", "embedding": {"width": 64, "model": None}, "attributes": None}
+    card = {"format": FORMAT, "kind": "literal", "attributes": None}
+    card["embedding"] = {"width": 64, "model": None}
     card["network"] = {"inputs": 64, "pair_inputs": 0, "hidden": 4, "layers": 1}
     save_model(Model(network, card), tmp_path)
     values = {"confidences": {"model": str(tmp_path)}}

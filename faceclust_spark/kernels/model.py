@@ -16,11 +16,13 @@ from safetensors.torch import save as save_tensors
 
 from faceclust_spark.errors import ConfigError, ModelMismatchError
 from faceclust_spark.kernels.graph_convolution import Network
+from faceclust_spark.kernels.joiner import Joiner
 from faceclust_spark.kernels.recluster import NEEDS_PAIRS
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
 DEFAULT = "default"
-FORMAT = 1
+FORMAT = 2
+_JOINER = "joiner."  # what the names of its weights start with
 KINDS = ("relations", "bound", "literal")
 
 
@@ -34,6 +36,7 @@ class Model:
 
     network: Network
     card: Mapping[str, Any]
+    joiner: Joiner | None = None  # a literal model has none: it takes no part in rounds
 
     @property
     def kind(self) -> str:
@@ -115,15 +118,24 @@ def model_from_parts(weights: bytes, card: Mapping[str, Any]) -> Model:
             f"{', '.join(KINDS)}: train it again"
         )
     try:
-        network = Network(**card["network"])
-        network.load_state_dict(load_tensors(weights))
+        network, tensors = Network(**card["network"]), load_tensors(weights)
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_JOINER)}
+        network.load_state_dict(own)
+        joiner = Joiner(**card["joiner"]) if card.get("joiner") else None
+        if joiner is not None:
+            joining = {name: tensor for name, tensor in tensors.items() if name.startswith(_JOINER)}
+            joiner.load_state_dict({name[len(_JOINER) :]: tensor for name, tensor in joining.items()})
+            joiner.eval()
     # What is missing in the card, or does not fit it; and what is no safetensors file.
     except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:150]
         raise ConfigError(f"{WEIGHTS} and {CARD} do not fit each other ({reason}): train it again") from None
     network.eval()
-    return Model(network, card)
+    return Model(network, card, joiner)
 
 
 def _weights(model: Model) -> bytes:
-    return bytes(save_tensors({k: v.contiguous() for k, v in model.network.state_dict().items()}))
+    tensors = dict(model.network.state_dict())
+    if model.joiner is not None:
+        tensors |= {_JOINER + name: tensor for name, tensor in model.joiner.state_dict().items()}
+    return bytes(save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}))

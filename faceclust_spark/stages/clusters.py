@@ -12,7 +12,6 @@ from pyspark.sql.types import FloatType, LongType, StringType, StructField, Stru
 from faceclust_spark.kernels.assignment import (
     SINGLETON,
     assign_faces,
-    mint_cluster_ids,
     shared_photos,
 )
 from faceclust_spark.stages.confidences import read_refinements
@@ -27,13 +26,14 @@ if TYPE_CHECKING:
     from faceclust_spark.config import ClustersConfig
     from faceclust_spark.stages.confidences import RefinedGroup
 
+_HELD = "_held"
 _PHOTOS = "_photos"  # the faces of each photo that shows several faces of the root group
 
 _ASSIGNED = StructType(
     [
         StructField(c.FACE_ID, LongType(), False),
         StructField(c.ROOT_KEY, LongType(), False),
-        StructField(c.CLUSTER_ID, StringType(), False),
+        StructField(c.CLUSTER_KEY, LongType(), False),
         StructField(c.CONFIDENCE, FloatType(), False),
         StructField(c.STATUS, StringType(), False),
         StructField(c.THRESHOLD, FloatType(), False),
@@ -41,14 +41,12 @@ _ASSIGNED = StructType(
 )
 
 
-def clusters(refinements: DataFrame, faces: DataFrame, config: ClustersConfig) -> DataFrame:
+def placed(refinements: DataFrame, faces: DataFrame, config: ClustersConfig) -> DataFrame:
     """Cluster each root group again by its confidences and pair log-odds. Claim 1, last step.
 
-    Every ingested face exactly once. `cluster_id` is derived from the smallest face id of the cluster;
-    `threshold` is the highest at which one coarse group holds the whole cluster. Faces of one photo are
-    kept apart unless `same_photo` allows them together.
-
-    Fails, in Spark, on a face that no root group holds: it would be lost otherwise.
+    One row a face: face_id, root_key, cluster_key, confidence, status, threshold, the highest at which one
+    coarse group holds the whole cluster. Faces of one photo are kept apart unless `same_photo` allows them
+    together.
     """
     is_alone = F.size(c.FACE_IDS) == 1
     together = refinements.where(~is_alone)
@@ -57,14 +55,22 @@ def clusters(refinements: DataFrame, faces: DataFrame, config: ClustersConfig) -
     else:
         together = together.withColumn(_PHOTOS, F.lit(None).cast("array<array<bigint>>"))
     assigned = together.mapInArrow(_assign(config), _ASSIGNED)
-    everyone = assigned.unionByName(_singletons(refinements.where(is_alone)))
+    return assigned.unionByName(_singletons(refinements.where(is_alone)))
+
+
+def clusters(everyone: DataFrame, faces: DataFrame) -> DataFrame:
+    """Give every ingested face its cluster, exactly once, from where faces were placed.
+
+    `cluster_id` is derived from the smallest face id of the cluster. Fails, in Spark, on a face that was not
+    placed: it would be lost otherwise.
+    """
     lost = F.raise_error(F.concat(F.lit("no root group holds the image "), c.IMAGE_ID))
     return (
         faces.select(c.FACE_ID, c.IMAGE_ID)
         .join(everyone, c.FACE_ID, "left")
         .select(
             c.IMAGE_ID,
-            F.coalesce(c.CLUSTER_ID, lost.cast("string")).alias(c.CLUSTER_ID),
+            F.coalesce(cluster_id_of(F.col(c.CLUSTER_KEY)), lost.cast("string")).alias(c.CLUSTER_ID),
             c.CONFIDENCE,
             c.STATUS,
             c.FACE_ID,
@@ -93,7 +99,7 @@ def _singletons(alone: DataFrame) -> DataFrame:
     return alone.select(
         F.col(c.ROOT_KEY).alias(c.FACE_ID),
         c.ROOT_KEY,
-        cluster_id_of(F.col(c.ROOT_KEY)).alias(c.CLUSTER_ID),
+        F.col(c.ROOT_KEY).alias(c.CLUSTER_KEY),
         F.lit(1.0).cast("float").alias(c.CONFIDENCE),
         F.lit(SINGLETON).alias(c.STATUS),
         F.array_max(c.THRESHOLDS).alias(c.THRESHOLD),
@@ -140,9 +146,27 @@ def _assigned(
     columns = {
         c.FACE_ID: group.face_ids,
         c.ROOT_KEY: np.full(len(group.face_ids), group.root_key, dtype=np.int64),
-        c.CLUSTER_ID: mint_cluster_ids(result.labels),
+        c.CLUSTER_KEY: result.labels,
         c.CONFIDENCE: result.confidences,
         c.STATUS: result.statuses,
         c.THRESHOLD: result.thresholds,
     }
     return pa.RecordBatch.from_pydict(columns, schema=schema)
+
+
+def with_thresholds(everyone: DataFrame, coarse_groups: DataFrame) -> DataFrame:
+    """Give clusters whose threshold is null the highest at which one coarse group holds them whole.
+
+    It stays null where no coarse group does, because a round joined faces of several root groups.
+    """
+    moved = everyone.where(F.col(c.THRESHOLD).isNull()).select(c.FACE_ID, c.CLUSTER_KEY)
+    groups = coarse_groups.select(c.FACE_ID, c.THRESHOLD, c.GROUP_KEY).join(moved, c.FACE_ID)
+    held = groups.groupBy(c.CLUSTER_KEY, c.THRESHOLD).agg(
+        (F.min(c.GROUP_KEY) == F.max(c.GROUP_KEY)).alias(_HELD)
+    )
+    highest = held.where(_HELD).groupBy(c.CLUSTER_KEY).agg(F.max(c.THRESHOLD).alias(_HELD))
+    return (
+        everyone.join(highest, c.CLUSTER_KEY, "left")
+        .withColumn(c.THRESHOLD, F.coalesce(c.THRESHOLD, _HELD))
+        .drop(_HELD)
+    )

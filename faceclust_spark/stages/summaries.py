@@ -28,7 +28,7 @@ _SUMMARISED = StructType(
         StructField(c.MEDOID, StringType(), False),
         StructField(c.MEAN_CONFIDENCE, FloatType(), False),
         StructField(c.LOWEST_SIMILARITY, FloatType(), True),
-        StructField(c.THRESHOLD, FloatType(), False),
+        StructField(c.THRESHOLD, FloatType(), True),
     ]
 )
 
@@ -40,7 +40,8 @@ def cluster_summary(
 
     Medoid: the member with the highest mean cosine to the others; ties: the smaller face id. Lowest
     similarity: the lowest cosine of any two members, over all pairs. Thresholds: those at which one
-    coarse group holds the whole cluster. Exact, so the same for any partitioning.
+    coarse group holds the whole cluster, none where a round joined it across root groups. Exact, so the
+    same for any partitioning.
     """
     sizes = clusters.groupBy(c.CLUSTER_ID).agg(F.count(F.lit(1)).alias(c.SIZE))
     several = sizes.where(F.col(c.SIZE) > 1)

@@ -76,7 +76,16 @@ PAIR_SECOND = "pair_second"
 PAIR_LOG_ODDS = "pair_log_odds"  # BINARY int16: log-odds of `same person` in steps of 1/256
 CONFIDENCE = "confidence"
 
-# clusters
+# clusters, rounds
+CLUSTER_KEY = "cluster_key"  # smallest face_id of the cluster, which its id is made of
+ROUND = "round"
+VISITOR = "visitor"  # cluster_key of a small cluster
+HOST = "host"  # cluster_key of the larger one that it most likely belongs to
+VISITOR_SIZE = "visitor_size"
+LOG_ODDS = "log_odds"  # that both are one person
+TOGETHER = "together"  # the same as a probability, and that they are two
+APART = "apart"
+JOINED = "joined"
 CLUSTER_ID = "cluster_id"
 STATUS = "status"
 MEDOID = "medoid_image_id"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pyspark.sql.types import (
     ArrayType,
     BinaryType,
+    BooleanType,
     DataType,
     DoubleType,
     FloatType,
@@ -188,10 +189,22 @@ CLUSTERS = Table(
         ),  # `member`, `singleton` (met nobody), `left` (met somebody, stayed alone)
         (c.FACE_ID, _LONG),
         (c.ROOT_KEY, _LONG),
-        (c.THRESHOLD, _FLOAT),  # of the smallest coarse group that holds the whole cluster
+        (c.THRESHOLD, _FLOAT, True),  # of the smallest coarse group that holds the whole cluster; null: none
         (c.RUN_ID, _STRING),
     ),
     published=True,
+)
+ROUNDS = Table(
+    "rounds",
+    _schema(
+        (c.ROUND, IntegerType()),  # from 1
+        (c.VISITOR, _LONG),
+        (c.HOST, _LONG),
+        (c.VISITOR_SIZE, _LONG),
+        (c.LOG_ODDS, _FLOAT),
+        (c.JOINED, BooleanType()),
+        (c.RUN_ID, _STRING),
+    ),
 )
 CLUSTER_SUMMARY = Table(
     "cluster_summary",

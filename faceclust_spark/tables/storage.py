@@ -41,6 +41,12 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters or more: not a
 _CATALOGUE_NAME = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")
 
 
+def rounds_scratch(count: int) -> tuple[str, ...]:
+    """Name what so many rounds materialise: who joined in one of them is read until the last has ended."""
+    numbered = (f"round_{name}_{number}" for name in ("placed", "hosts") for number in range(1, count + 1))
+    return ("round_meetings", *numbered)
+
+
 class TableStore:
     """The tables of one gallery.
 
@@ -153,7 +159,7 @@ class TableStore:
         """Delete every table of the gallery, and nothing else that lives in the same place."""
         for table in ALL_TABLES:
             self._drop(table.name)
-        self.clear_scratch(*INGEST_SCRATCH, *FOREST_SCRATCH)
+        self.clear_scratch(*INGEST_SCRATCH, *FOREST_SCRATCH, *rounds_scratch(10))
 
     def sql_name(self, table: Table) -> str:
         """Give the table's name, quoted for a SQL statement."""

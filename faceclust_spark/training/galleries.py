@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.config import Config
+from faceclust_spark.kernels.assignment import NO_PHOTO
 from faceclust_spark.kernels.grid import normalise, quantise
 from faceclust_spark.kernels.grouping import gather_groups
 from faceclust_spark.kernels.refine import Group
 from faceclust_spark.kernels.relations import Scale
-from faceclust_spark.local import group_faces
+from faceclust_spark.kernels.rounds import Gallery, Links
+from faceclust_spark.local import group_faces, scale_of
 
 
 class LabelledGallery(NamedTuple):
@@ -42,9 +44,11 @@ class Recipe(NamedTuple):
 
 
 class Composition(NamedTuple):
-    """The root groups of one drawn gallery, with each group's labels."""
+    """The root groups of one drawn gallery, with each group's labels; and the gallery, for rounds."""
 
     name: str
+    gallery: Gallery
+    links: Links
     groups: list[Group]
     labels: list[NDArray[np.int64]]
     scale: Scale
@@ -61,6 +65,7 @@ RECIPES = (
     Recipe("few, large, unsharp", people=24, images=(40, 80), least=5, noise=0.35, attributes="none"),
     Recipe("large beside all", share=0.7, off_centre=0.15, k=80, attributes="shuffled"),
     Recipe("useless attributes", share=0.6, attributes="noise"),
+    Recipe("large as they are", least=18),
     Recipe("large and off centre", people=40, images=(50, 80), least=5, off_centre=0.35, attributes="noise"),
 )
 
@@ -81,8 +86,9 @@ def draw(
     grouped = group_faces(face_ids, grid, settings)
     groups = gather_groups(grouped.coarse, grid, attributes)
     labels = [gallery.labels[rows][np.searchsorted(face_ids, group.face_ids)] for group in groups]
-    scale = Scale(grouped.thresholds.mean, grouped.thresholds.standard_deviation)
-    return Composition(recipe.name, groups, labels, scale, grouped.thresholds.groups[0])
+    drawn = Gallery(face_ids, grid, attributes, np.full(len(rows), NO_PHOTO))
+    scale, lowest = scale_of(grouped.thresholds), grouped.thresholds.groups[0]
+    return Composition(recipe.name, drawn, grouped.links, groups, labels, scale, lowest)
 
 
 def split_identities(

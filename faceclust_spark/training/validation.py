@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from faceclust_spark.config import Config
+from faceclust_spark.kernels.assignment import MEMBER
 from faceclust_spark.kernels.grouping import batch_groups
 from faceclust_spark.kernels.metrics import Scores, score
 from faceclust_spark.kernels.model import Model
 from faceclust_spark.kernels.recluster import recluster
 from faceclust_spark.kernels.refine import refine_groups
+from faceclust_spark.kernels.rounds import Placed, join_clusters
 from faceclust_spark.training.galleries import Composition, Recipe
 
 RECIPES = (
@@ -23,20 +26,40 @@ _PAIRS_AT_ONCE = 500_000
 
 
 def evaluate(model: Model, composition: Composition, config: Config) -> Scores:
-    """Cluster a composition and compare with its labels.
+    """Cluster a composition, rounds included, and compare with its labels.
 
     A literal model is clustered by its confidences, whatever the config says: it has nothing else.
     """
+    placed = place_faces(model, composition, config)
+    if model.joiner is not None:
+        placed = join_clusters(
+            composition.gallery, placed, composition.links, model.joiner, composition.scale, config.rounds
+        )
+    return score(identities(composition), placed.labels)
+
+
+def place_faces(model: Model, composition: Composition, config: Config) -> Placed:
+    """Cluster each root group of a composition, without rounds. Rows as the composition's gallery."""
     rule = "confidence" if model.kind == "literal" else config.clusters.rule
     clusters = config.clusters.model_copy(update={"rule": rule})
-    predicted = []
+    found, ids = [], []
     for batch in batch_groups(composition.groups, config.confidences, _PAIRS_AT_ONCE):
         refined = refine_groups(batch, model, config.confidences, config.similarities, composition.scale)
-        predicted += [
-            recluster(group.face_ids, group.keys, one, clusters).labels
+        ids += [group.face_ids for group in batch]
+        found += [
+            recluster(group.face_ids, group.keys, one, clusters)
             for group, one in zip(batch, refined, strict=True)
         ]
-    return score(np.concatenate(composition.labels), np.concatenate(predicted))
+    order = np.argsort(np.concatenate(ids))
+    labels, confidences = (np.concatenate(column)[order] for column in zip(*found, strict=True))
+    return Placed(labels, confidences, np.full(len(order), MEMBER))
+
+
+def identities(composition: Composition) -> NDArray[np.int64]:
+    """Give the identity of each face. Rows as the composition's gallery."""
+    order = np.argsort(np.concatenate([group.face_ids for group in composition.groups]))
+    people: NDArray[np.int64] = np.concatenate(composition.labels)[order]
+    return people
 
 
 def validate(model: Model, held: Mapping[str, Composition], config: Config) -> dict[str, float]:

@@ -28,7 +28,7 @@ _LOWEST = 2.0  # s.d. above random pairs: components of a lower threshold swallo
 
 
 def read_half(name: str, half: str) -> LabelledGallery:
-    """Read the faces of half A or B of one file; a person is in the same half in every file."""
+    """Read the faces of half A or B of one file, or of both; a person is in the same half in every file."""
     folder = Path(os.environ.get("FACECLUST_DATA", ""))
     path = folder / f"{name}.parquet"
     if not path.exists():
@@ -38,7 +38,7 @@ def read_half(name: str, half: str) -> LabelledGallery:
     gallery = make_gallery(
         _matrix(table["embedding"]), _matrix(table["attributes"]), table["image_id"].to_pylist(), labels
     )
-    in_half = {label: half_of(label) == half for label in set(labels)}
+    in_half = {label: half in ("both", half_of(label)) for label in set(labels)}
     numbered = np.array([in_half[label] for label in sorted(in_half)])
     return take(gallery, numbered[gallery.labels])
 

@@ -14,7 +14,7 @@ from faceclust_spark.kernels.grid import cosine_matrix
 from faceclust_spark.kernels.grouping import gather_groups
 from faceclust_spark.kernels.model import model_bytes
 from faceclust_spark.kernels.refine import refine_groups
-from faceclust_spark.stages.clusters import clusters
+from faceclust_spark.stages.clusters import clusters, placed
 from faceclust_spark.stages.confidences import confidences, refinements
 from faceclust_spark.stages.output import stage_schema
 from faceclust_spark.stages.root_groups import root_groups
@@ -125,7 +125,7 @@ def test_spark_equals_one_process(spark, name):
         check_schema(sure, schemas.CONFIDENCES)
         names = (c.THRESHOLD, c.GROUP_KEY, c.FACE_ID, c.CONFIDENCE)
         assert rows_of(sure, *names) == expected_sure
-        found = clusters(refined, faces.repartition(parts), CLUSTERS).cache()
+        found = clusters(placed(refined, faces.repartition(parts), CLUSTERS), faces).cache()
         check_schema(found, schemas.CLUSTERS)
         columns = (c.IMAGE_ID, c.CLUSTER_ID, c.CONFIDENCE, c.STATUS, c.THRESHOLD)
         assert rows_of(found, *columns) == expected
@@ -175,4 +175,5 @@ def test_a_face_without_a_group_fails_loudly(spark):
     faces = faces_frame(spark, gallery)
     stranger = faces.limit(1).withColumns({c.FACE_ID: F.lit(7), c.IMAGE_ID: F.lit("stranger")})
     with pytest.raises(Exception, match="no root group holds the image stranger"):
-        clusters(refined, faces.unionByName(stranger), CLUSTERS).toArrow()
+        everyone = faces.unionByName(stranger)
+        clusters(placed(refined, everyone, CLUSTERS), everyone).toArrow()

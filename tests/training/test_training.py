@@ -25,7 +25,7 @@ from faceclust_spark.training.loop import train
 from faceclust_spark.training.validation import evaluate
 
 SMALL = (Recipe("as it is"), Recipe("few and large", people=8, images=(8, 15), least=3, attributes="some"))
-STEPS = ["train.steps=60", "train.validate_every=20", "train.hidden=16"]
+STEPS = ["train.half_steps=30", "train.steps=60", "train.validate_every=20", "train.hidden=16"]
 
 
 def make_gallery(people=40, seed=0, width=32, noise=0.9, images=(2, 9)):
@@ -106,8 +106,9 @@ def test_compositions_hold_every_drawn_image_once_with_its_person(recipe):
     assert len(ids) == len(set(ids.tolist())) == sum(len(labels) for labels in drawn.labels)
     people, sizes = np.unique(np.concatenate(drawn.labels), return_counts=True)
     assert set(people.tolist()) <= set(gallery.labels.tolist())
-    wanted = recipe.people or round(recipe.share * 60)
-    assert len(people) == min(wanted, 60)
+    of_each = np.unique(gallery.labels, return_counts=True)[1]
+    eligible = int((of_each >= min(recipe.least, of_each.max())).sum())
+    assert len(people) == min(recipe.people or round(recipe.share * eligible), eligible)
     if recipe.images:
         assert recipe.images[0] <= sizes.min() and sizes.max() < recipe.images[1]
     width = {"none": 0, "some": 1}.get(recipe.attributes, 3)

@@ -1,0 +1,223 @@
+"""Rounds over clusters as nodes: small clusters join larger ones, across coarse groups.
+
+What a coarse group could not decide: of the images left alone in a real gallery of 128-d embeddings nearly
+all that had images of their person elsewhere had them in another coarse group. A small cluster joins at most
+one host and nobody joins it in the same round, so a blurred face never bridges two large clusters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceclust_spark.kernels.assignment import MEMBER
+from faceclust_spark.kernels.meetings import (
+    SAMPLE,
+    Clusters,
+    Meetings,
+    meeting_inputs,
+    places_in_runs,
+    rank_hosts,
+)
+
+if TYPE_CHECKING:
+    from faceclust_spark.config import RoundsConfig
+    from faceclust_spark.kernels.joiner import Joiner
+    from faceclust_spark.kernels.neighbours import NeighbourLists
+    from faceclust_spark.kernels.relations import Scale
+
+LINKS = 20  # nearest neighbours of an image that lead to hosts
+_STEPS = 256.0  # of log-odds in one unit: kernels.refine.LOG_ODDS_STEPS, without torch
+
+
+class Gallery(NamedTuple):
+    """Faces with what a round looks at."""
+
+    face_ids: NDArray[np.int64]  # (n,) ascending
+    vectors: NDArray[np.int16]  # (n, d) on the grid
+    attributes: NDArray[np.float32]  # (n, a) standardised, NaN = missing
+    photos: NDArray[np.int64]  # (n,) number of the photo, -1 = none
+
+
+class Links(NamedTuple):
+    """From each face to its nearest LINKS neighbours, by rows of the gallery."""
+
+    first: NDArray[np.int64]  # (e,)
+    second: NDArray[np.int64]  # (e,)
+    cosine: NDArray[np.float32]  # (e,)
+
+
+class Placed(NamedTuple):
+    """Where each face stands: its cluster's smallest face id, how sure that is, and its status."""
+
+    labels: NDArray[np.int64]  # (n,)
+    confidences: NDArray[np.float32]  # (n,)
+    statuses: NDArray[np.str_]  # (n,)
+
+
+class Hosts(NamedTuple):
+    """The best host of each visitor that met one, by labels of clusters; ascending by visitor."""
+
+    visitor: NDArray[np.int64]  # (v,)
+    host: NDArray[np.int64]  # (v,)
+    log_odds: NDArray[np.float32]  # (v,) that they are one person
+    joins: NDArray[np.bool_]  # (v,)
+
+
+class Described(NamedTuple):
+    """The meetings of a round, by labels of clusters, and their inputs."""
+
+    visitor: NDArray[np.int64]  # (p,)
+    host: NDArray[np.int64]  # (p,)
+    inputs: NDArray[np.float32]  # (p, MEETING_INPUTS)
+
+
+def neighbour_links(face_ids: NDArray[np.int64], lists: NeighbourLists) -> Links:
+    """Take the links of a gallery from its neighbour lists. Shapes: `(n,)` ascending."""
+    lengths = np.diff(lists.offsets)
+    place = np.arange(lists.offsets[-1]) - np.repeat(lists.offsets[:-1], lengths)
+    near = place < LINKS
+    first = np.repeat(np.searchsorted(face_ids, lists.face_ids), lengths)[near]
+    return Links(first, np.searchsorted(face_ids, lists.neighbours[near]), lists.cosines[near])
+
+
+def join_clusters(
+    gallery: Gallery,
+    placed: Placed,
+    links: Links,
+    joiner: Joiner,
+    scale: Scale,
+    config: RoundsConfig,
+) -> Placed:
+    """Let small clusters join larger ones, in up to `config.count` rounds.
+
+    Faces of one photo, where the gallery tells of photos, never come into one cluster.
+    """
+    from faceclust_spark.kernels.joiner import join_log_odds
+
+    for _ in range(config.count):
+        described = describe_meetings(gallery, placed.labels, links, scale, config)
+        hosts = choose_hosts(described, join_log_odds(joiner, described.inputs), config.least_log_odds)
+        hosts = part_rivals(hosts, placed.labels, gallery.photos)
+        placed = settle(placed, hosts)
+        if not hosts.joins.any():
+            break
+    return placed
+
+
+def describe_meetings(
+    gallery: Gallery, labels: NDArray[np.int64], links: Links, scale: Scale, config: RoundsConfig
+) -> Described:
+    """Find who meets whom, and describe it."""
+    keys, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    meetings = _find_meetings(inverse, sizes, links, config)
+    shared = _photo_partners(inverse, gallery.photos, len(keys))
+    if len(shared):
+        kept = ~np.isin(meetings.visitor * len(keys) + meetings.host, shared)
+        meetings = Meetings(*(column[kept] for column in meetings))
+    order = np.argsort(inverse, kind="stable")
+    order = order[places_in_runs(inverse[order]) < SAMPLE]
+    starts = np.concatenate([[0], np.cumsum(np.minimum(sizes, SAMPLE))])
+    clusters = Clusters(starts, sizes, gallery.vectors[order], gallery.attributes[order])
+    inputs = meeting_inputs(clusters, meetings, scale)
+    rank_hosts(meetings.visitor, meetings.host, inputs)
+    return Described(keys[meetings.visitor], keys[meetings.host], inputs)
+
+
+def choose_hosts(described: Described, log_odds: NDArray[np.int16], least: float) -> Hosts:
+    """Give each visitor its most likely host (ties: the smaller label), and say which visitors join it.
+
+    Those whose log-odds exceed `least`, unless their host joins another one itself.
+    """
+    order = np.lexsort((described.host, -log_odds.astype(np.int64), described.visitor))
+    best = order[places_in_runs(described.visitor[order]) == 0]
+    visitor, host = described.visitor[best], described.host[best]
+    odds = log_odds[best].astype(np.float32) / np.float32(_STEPS)
+    wants = odds > np.float32(least)
+    return Hosts(visitor, host, odds, wants & ~np.isin(host, visitor[wants]))
+
+
+def part_rivals(hosts: Hosts, labels: NDArray[np.int64], photos: NDArray[np.int64]) -> Hosts:
+    """Of the visitors that show one photo and join the same host, leave all but the most likely out."""
+    place = np.searchsorted(hosts.visitor, labels)
+    place[place == len(hosts.visitor)] = 0
+    if not len(place) or not len(hosts.visitor):
+        return hosts
+    rows = np.flatnonzero((hosts.visitor[place] == labels) & hosts.joins[place] & (photos >= 0))
+    own = place[rows]
+    order = np.lexsort((own, -hosts.log_odds[own], photos[rows], hosts.host[own]))
+    own, shown = own[order], photos[rows][order]
+    same = (hosts.host[own][1:] == hosts.host[own][:-1]) & (shown[1:] == shown[:-1]) & (own[1:] != own[:-1])
+    joins = hosts.joins.copy()
+    joins[own[1:][same]] = False
+    return hosts._replace(joins=joins)
+
+
+def settle(placed: Placed, hosts: Hosts) -> Placed:
+    """Give clusters their new labels, and say how sure their images are now.
+
+    A joined image is as sure as the join, and as it was of its own small cluster. One that stays alone is no
+    surer of that than of its best host being another person.
+    """
+    labels, confidences = placed.labels, placed.confidences
+    keys, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    place = np.searchsorted(keys, hosts.visitor)
+    odds, joins = np.full(len(keys), np.nan, np.float32), np.zeros(len(keys), bool)
+    odds[place], joins[place] = hosts.log_odds, hosts.joins
+    target = np.arange(len(keys))
+    target[place[hosts.joins]] = np.searchsorted(keys, hosts.host[hosts.joins])
+    smallest = keys.copy()
+    np.minimum.at(smallest, target, keys)
+    one, alone = sigmoid(odds), sizes == 1
+    joined = np.where(alone[inverse], one[inverse], confidences * one[inverse])
+    stays = np.where(alone[inverse], np.fmin(confidences, sigmoid(-odds)[inverse]), confidences)
+    labels = smallest[target][inverse]
+    _, now, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    return Placed(
+        labels,
+        np.where(joins[inverse], joined, stays).astype(np.float32),
+        np.where(sizes[now] > 1, MEMBER, placed.statuses),
+    )
+
+
+def sigmoid(log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give probabilities, in double precision rounded to single: the same bits for any length."""
+    wide: NDArray[np.float32] = (1.0 / (1.0 + np.exp(-log_odds.astype(np.float64)))).astype(np.float32)
+    return wide
+
+
+def _find_meetings(
+    cluster: NDArray[np.int64], sizes: NDArray[np.int64], links: Links, config: RoundsConfig
+) -> Meetings:
+    """Give each small cluster the `hosts` larger clusters that its images are nearest to.
+
+    By the best link, then the number of links, then the smaller label. Of two of one size, the one with the
+    smaller label is the host.
+    """
+    a, b = cluster[links.first], cluster[links.second]
+    larger = (sizes[b] > sizes[a]) | ((sizes[b] == sizes[a]) & (b < a))
+    kept = larger & (a != b) & (sizes[a] <= config.largest_visitor)
+    code, cosine = a[kept] * len(sizes) + b[kept], links.cosine[kept]
+    order = np.lexsort((-cosine, code))
+    code, starts, counts = np.unique(code[order], return_index=True, return_counts=True)
+    best = cosine[order][starts]
+    visitor, host = code // len(sizes), code % len(sizes)
+    order = np.lexsort((host, -counts, -best, visitor))
+    order = order[places_in_runs(visitor[order]) < config.hosts]
+    return Meetings(visitor[order], host[order], counts[order])
+
+
+def _photo_partners(cluster: NDArray[np.int64], photos: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Give cluster * count + other for all clusters that show a photo in common."""
+    rows = np.flatnonzero(photos >= 0)
+    order = rows[np.argsort(photos[rows], kind="stable")]
+    found = []
+    for step in range(1, len(order)):
+        same = photos[order[step:]] == photos[order[:-step]]
+        if not same.any():
+            break
+        one, other = cluster[order[step:][same]], cluster[order[:-step][same]]
+        found += [one * count + other, other * count + one]
+    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)

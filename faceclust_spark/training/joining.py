@@ -1,0 +1,86 @@
+"""Training of the joiner: meetings of clusters that a network made of people it had not learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from faceclust_spark.config import Config
+from faceclust_spark.kernels.joiner import Joiner
+from faceclust_spark.kernels.model import Model
+from faceclust_spark.kernels.rounds import describe_meetings
+from faceclust_spark.training.galleries import Composition
+from faceclust_spark.training.validation import identities, place_faces
+
+BIASES = (-0.75, 0.0)  # beside the config's own: clusters of stricter and of laxer re-clustering
+MEETINGS_PER_STEP = 2_048
+STEPS = 1_500
+_LEARNING_RATE = 3e-3
+
+
+class Examples(NamedTuple):
+    """Meetings of one composition."""
+
+    inputs: NDArray[np.float32]  # (p, MEETING_INPUTS)
+    same: NDArray[np.float32]  # (p,) 1 where most images of both clusters show one person
+
+
+def draw_meetings(
+    composition: Composition, first_half: NDArray[np.int64], in_first: bool, model: Model, config: Config
+) -> list[Examples]:
+    """Cluster a composition and describe the meetings of the visitors that the model has not learned.
+
+    first_half: identities of one half of the people, in_first: that it is this half that counts.
+    """
+    found = []
+    for step in BIASES:
+        clusters = config.clusters.model_copy(update={"bias": config.clusters.bias + step})
+        labels = place_faces(model, composition, config.model_copy(update={"clusters": clusters})).labels
+        described = describe_meetings(
+            composition.gallery, labels, composition.links, composition.scale, config.rounds
+        )
+        if len(described.visitor):
+            keys, people = main_identities(labels, identities(composition))
+            one, other = (people[np.searchsorted(keys, ends)] for ends in described[:2])
+            counts = np.isin(one, first_half) == in_first
+            found.append(Examples(described.inputs[counts], (one == other)[counts].astype(np.float32)))
+    return [some for some in found if len(some.same)]
+
+
+def main_identities(
+    labels: NDArray[np.int64], people: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give each cluster's label, ascending, and its most frequent identity (ties: the smaller)."""
+    pairs, counts = np.unique(np.stack([labels, people]), axis=1, return_counts=True)
+    order = np.lexsort((pairs[1], -counts, pairs[0]))
+    keys, first = np.unique(pairs[0][order], return_index=True)
+    return keys, pairs[1][order][first]
+
+
+def fit_joiner(examples: Sequence[Examples], seed: int) -> Joiner:
+    """Fit a joiner. Compositions count by the square root of their meetings."""
+    torch.manual_seed(seed)
+    generator = np.random.default_rng(seed)
+    inputs = np.concatenate([some.inputs for some in examples])
+    same = np.concatenate([some.same for some in examples])
+    share = np.concatenate([np.full(len(some.same), len(some.same) ** -0.5) for some in examples])
+    joiner = Joiner()
+    joiner.mean.copy_(torch.from_numpy(inputs.mean(0)))
+    joiner.scale.copy_(torch.from_numpy(inputs.std(0) + 1e-3))
+    optimiser = torch.optim.AdamW(joiner.parameters(), lr=_LEARNING_RATE, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=STEPS)
+    for _ in range(STEPS):
+        rows = generator.choice(len(same), MEETINGS_PER_STEP, p=share / share.sum())
+        answers = joiner(torch.from_numpy(inputs[rows]))
+        targets = torch.from_numpy(same[rows])[:, None].expand_as(answers)
+        loss = functional.binary_cross_entropy_with_logits(answers, targets)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+    return joiner.eval()

@@ -1,0 +1,102 @@
+"""What a training draws once, before its first step: people held out, compositions, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceclust_spark.config import Config
+from faceclust_spark.errors import DataError
+from faceclust_spark.training import validation
+from faceclust_spark.training.examples import Example, draw_examples
+from faceclust_spark.training.galleries import (
+    Composition,
+    LabelledGallery,
+    Recipe,
+    draw,
+    split_identities,
+    take,
+)
+
+
+class Learning(NamedTuple):
+    """A composition of people to learn from, and which of them are of the first half, ascending."""
+
+    composition: Composition
+    first_half: NDArray[np.int64]
+
+
+class Material(NamedTuple):
+    """People to learn from and others, in compositions."""
+
+    examples: list[list[Example]]  # by composition
+    learning: list[Learning]
+    halves: tuple[list[Composition], list[Composition]]  # of each half of the people to learn from
+    held: dict[str, Composition]  # of people who are not learned from
+
+
+def draw_material(
+    galleries: Sequence[LabelledGallery],
+    config: Config,
+    recipes: Sequence[Recipe],
+    generator: np.random.Generator,
+) -> Material:
+    """Divide the people and draw all compositions. Raises DataError where there is nothing to learn."""
+    kind, learning, held = config.train.kind, list[Learning](), dict[str, Composition]()
+    halves: tuple[list[Composition], list[Composition]] = ([], [])
+    for number, gallery in enumerate(galleries, 1):
+        is_held = split_identities(gallery.labels, config.train.validation_share, generator)
+        learned = take(gallery, ~is_held)
+        in_first = split_identities(learned.labels, 0.5, generator)
+        first = np.unique(learned.labels[in_first])
+        for recipe in _for_kind(recipes, kind):
+            learning.append(Learning(draw(learned, recipe, config, generator), first))
+        for half, kept in zip(halves, (in_first, ~in_first), strict=True):
+            if kind != "literal" and kept.any():  # it takes no part in rounds
+                part = take(learned, kept)
+                half.extend(draw(part, recipe, config, generator) for recipe in _for_kind(recipes, kind))
+        for recipe in _for_kind(validation.RECIPES, kind):
+            name = f"gallery {number}, {recipe.name}"
+            held[name] = draw(take(gallery, is_held), recipe, config, generator)
+    examples = draw_all([one.composition for one in learning], config, generator)
+    if not examples:
+        raise DataError(
+            "no coarse group of the labelled galleries holds two images: lower coarse_groups.thresholds, "
+            "or set them to auto"
+        )
+    return Material(examples, learning, halves, held)
+
+
+def draw_all(
+    compositions: Sequence[Composition], config: Config, generator: np.random.Generator
+) -> list[list[Example]]:
+    """Draw the examples of each composition that has some."""
+    drawn = [draw_examples(one, config.train.kind, config, generator) for one in compositions]
+    return [some for some in drawn if some]
+
+
+def _for_kind(recipes: Sequence[Recipe], kind: str) -> list[Recipe]:
+    """Leave the embedding as it is for models that are bound to it: no shift of its centre."""
+    return [recipe if kind == "relations" else recipe._replace(off_centre=0.0) for recipe in recipes]
+
+
+def check_galleries(galleries: Sequence[LabelledGallery], kind: str) -> None:
+    """Raise DataError where galleries cannot be trained on."""
+    widths = sorted({gallery.vectors.shape[1] for gallery in galleries})
+    if kind != "relations" and len(widths) > 1:
+        raise DataError(
+            f"a {kind} model is bound to one embedding, and the galleries have widths {widths}: train it "
+            "on one, or set train.kind=relations"
+        )
+    if not galleries:
+        raise DataError("there is no labelled gallery to train on")
+    for number, gallery in enumerate(galleries, 1):
+        people, sizes = np.unique(gallery.labels, return_counts=True)
+        if (sizes >= 2).sum() < 10:
+            raise DataError(
+                f"labelled gallery {number} has {len(people)} people, {(sizes >= 2).sum()} of them with two "
+                "or more images; training needs at least 10 such people"
+            )

@@ -1,0 +1,171 @@
+"""Rounds over clusters: who meets whom, who joins, and what becomes of photos, labels and confidences."""
+
+import numpy as np
+import pytest
+import torch
+
+from faceclust_spark.config import RoundsConfig
+from faceclust_spark.kernels.assignment import LEFT, MEMBER
+from faceclust_spark.kernels.grid import normalise, quantise
+from faceclust_spark.kernels.joiner import MEMBERS, Joiner, join_log_odds
+from faceclust_spark.kernels.meetings import MEETING_INPUTS
+from faceclust_spark.kernels.neighbours import NeighbourLists
+from faceclust_spark.kernels.relations import Scale
+from faceclust_spark.kernels.rounds import (
+    LINKS,
+    Described,
+    Gallery,
+    Hosts,
+    Links,
+    Placed,
+    choose_hosts,
+    describe_meetings,
+    join_clusters,
+    neighbour_links,
+    part_rivals,
+    settle,
+)
+
+SCALE = Scale(0.0, 0.1)
+
+
+def links(*pairs):
+    first, second, cosine = zip(*pairs, strict=True)
+    return Links(np.array(first), np.array(second), np.array(cosine, np.float32))
+
+
+def gallery(count, photos=None, seed=0):
+    raw = np.random.default_rng(seed).normal(size=(count, 16))
+    numbers = np.full(count, -1) if photos is None else np.array(photos)
+    return Gallery(np.arange(count), quantise(normalise(raw)), np.zeros((count, 0), np.float32), numbers)
+
+
+def met(labels, found, photos=None, **settings):
+    labels = np.array(labels)
+    described = describe_meetings(
+        gallery(len(labels), photos), labels, found, SCALE, RoundsConfig(**settings)
+    )
+    return list(zip(described.visitor.tolist(), described.host.tolist(), strict=True))
+
+
+def test_a_small_cluster_meets_the_larger_ones_that_its_links_lead_to():
+    labels = [0, 0, 0, 3, 4, 4, 6]
+    found = links((3, 0, 0.5), (3, 4, 0.6), (4, 2, 0.3), (0, 4, 0.9), (6, 3, 0.4), (3, 6, 0.4), (4, 5, 0.9))
+    # 0 is the largest, so it visits nobody; of 3 and 6, both alone, the one of the smaller label is the host.
+    assert met(labels, found) == [(3, 4), (3, 0), (4, 0), (6, 3)]
+    assert met(labels, found, largest_visitor=1) == [(3, 4), (3, 0), (6, 3)]
+    assert met(labels, found, hosts=1) == [(3, 4), (4, 0), (6, 3)]
+
+
+def test_hosts_of_equal_links_go_by_their_number_then_by_label():
+    found = links((6, 0, 0.5), (6, 2, 0.5), (6, 3, 0.4), (6, 4, 0.5), (6, 5, 0.5))
+    assert met([0, 0, 2, 2, 4, 4, 6], found, hosts=2) == [(6, 2), (6, 4)]
+
+
+def test_clusters_that_show_one_photo_do_not_meet():
+    found = links((4, 0, 0.5), (4, 2, 0.4))
+    assert met([0, 0, 2, 2, 4], found) == [(4, 0), (4, 2)]
+    assert met([0, 0, 2, 2, 4], found, photos=[-1, 7, -1, -1, 7]) == [(4, 2)]
+    assert met([0, 0, 2, 2, 4], found, photos=[7, 8, 8, 7, 7]) == []
+
+
+def test_links_are_the_nearest_of_each_list():
+    count = LINKS + 5
+    ids = np.arange(10, 10 + count)
+    lists = NeighbourLists(
+        ids[[3, 1]],
+        np.array([0, count - 1, count + 1]),
+        np.r_[ids[1:], ids[[0, 2]]],
+        np.linspace(1, 0, count + 1),
+    )
+    found = neighbour_links(ids, lists)
+    assert found.first.tolist() == [3] * LINKS + [1, 1]
+    assert found.second.tolist() == [*range(1, LINKS + 1), 0, 2]
+
+
+def described(*pairs):
+    visitor, host = (np.array(ends) for ends in zip(*pairs, strict=True))
+    return Described(visitor, host, np.zeros((len(pairs), MEETING_INPUTS), np.float32))
+
+
+def test_each_visitor_joins_its_best_host_unless_that_joins_another():
+    meetings = described((5, 1), (5, 2), (7, 5), (8, 2), (9, 1), (9, 2))
+    odds = np.array([300, 600, 900, 128, 256, 256], np.int16)
+    hosts = choose_hosts(meetings, odds, least=0.5)
+    assert hosts.visitor.tolist() == [5, 7, 8, 9]
+    assert hosts.host.tolist() == [2, 5, 2, 1]  # of two equal ones the smaller label
+    assert hosts.log_odds.tolist() == [600 / 256, 900 / 256, 0.5, 1.0]
+    assert hosts.joins.tolist() == [True, False, False, True]  # 7: its host leaves; 8: not above the least
+
+
+def hosts_of(*rows):
+    visitor, host, odds = zip(*rows, strict=True)
+    return Hosts(np.array(visitor), np.array(host), np.array(odds, np.float32), np.ones(len(rows), bool))
+
+
+def test_of_two_that_show_one_photo_the_likelier_joins():
+    labels = np.array([0, 0, 3, 3, 5, 6, 7])
+    photos = np.array([1, 2, 9, 8, 9, 9, 8])
+    hosts = hosts_of((3, 0, 2.0), (5, 0, 3.0), (6, 0, 3.0), (7, 0, 1.0))
+    parted = part_rivals(hosts, labels, photos)
+    assert parted.joins.tolist() == [False, True, False, False]
+    elsewhere = hosts._replace(host=np.array([0, 1, 2, 3]))
+    assert part_rivals(elsewhere, labels, photos).joins.all()
+
+
+def test_labels_statuses_and_confidences_after_a_round():
+    labels = np.array([4, 4, 2, 2, 2, 1, 9])
+    placed = Placed(labels, np.full(7, 0.8, np.float32), np.array([MEMBER] * 5 + [LEFT] * 2))
+    hosts = Hosts(
+        np.array([1, 4, 9]),
+        np.array([2, 2, 2]),
+        np.array([2, 1, -1], np.float32),
+        np.array([True, True, False]),
+    )
+    after = settle(placed, hosts)
+    assert after.labels.tolist() == [1, 1, 1, 1, 1, 1, 9]  # the smallest face id, whoever was the host
+    assert after.statuses.tolist() == [MEMBER] * 6 + [LEFT]
+    p = 1 / (1 + np.exp(-np.array([1.0, 2.0, 1.0])))
+    assert after.confidences == pytest.approx([0.8 * p[0], 0.8 * p[0], 0.8, 0.8, 0.8, p[1], p[2]], abs=1e-6)
+
+
+def test_one_that_stays_alone_is_never_surer_than_before():
+    placed = Placed(np.arange(2), np.array([0.3, 1.0], np.float32), np.array([LEFT, LEFT]))
+    hosts = Hosts(np.array([1]), np.array([0]), np.array([-3], np.float32), np.array([False]))
+    assert settle(placed, hosts).confidences == pytest.approx([0.3, 1 / (1 + np.exp(-3))], abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rounds_end_keep_photos_apart_and_only_ever_join(seed):
+    generator = np.random.default_rng(seed)
+    count = 80
+    photos = np.where(generator.random(count) < 0.5, generator.integers(20, size=count), -1)
+    labels = np.arange(count)
+    nodes = gallery(count, photos, seed)
+    first, second = generator.integers(count, size=(2, 600))
+    found = Links(first, second, generator.random(600).astype(np.float32))
+    torch.manual_seed(seed)
+    start = Placed(labels, np.ones(count, np.float32), np.full(count, LEFT))
+    config = RoundsConfig(count=6, least_log_odds=-20, hosts=8)
+    after = join_clusters(nodes, start, found, Joiner().eval(), SCALE, config)
+    sizes = np.bincount(after.labels, minlength=count)
+    assert sizes.max() > 2  # joins there were
+    assert (after.labels <= np.arange(count)).all() and (after.labels[after.labels] == after.labels).all()
+    shown = [(label, photo) for label, photo in zip(after.labels, photos, strict=True) if photo >= 0]
+    assert len(shown) == len(set(shown))
+    assert ((after.statuses == MEMBER) == (sizes[after.labels] > 1)).all()
+    none = join_clusters(nodes, start, found, Joiner().eval(), SCALE, RoundsConfig(count=0))
+    assert none.labels.tolist() == labels.tolist()
+
+
+def test_log_odds_are_the_mean_of_the_members_whatever_the_company():
+    torch.manual_seed(1)
+    joiner = Joiner().eval()
+    inputs = np.random.default_rng(1).normal(size=(2_500, MEETING_INPUTS)).astype(np.float32) * 5
+    odds = join_log_odds(joiner, inputs)
+    with torch.inference_mode():
+        answers = joiner(torch.from_numpy(inputs))
+    assert answers.shape == (2_500, MEMBERS)
+    assert odds / 256 == pytest.approx(answers.mean(1).numpy(), abs=1 / 256)
+    for rows in (slice(0, 1), slice(700, 1_900)):
+        assert (join_log_odds(joiner, inputs[rows]) == odds[rows]).all()
