@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,9 +50,10 @@ def train(
 ) -> Trained:
     """Train a network on labelled galleries, of one or several embeddings.
 
-    Identities are divided once; the held-out ones are for validation, which decides when to stop and
-    which state is kept. The same seed on the same machine gives the same model. description goes into
-    the card. Raises DataError where there is too little to learn from.
+    Identities are divided once. The held-out ones are for validation, before rounds are played: the last
+    state of the network is kept that is not clearly worse than an earlier one, and training stops when
+    none has been for a while. The same seed on the same machine gives the same model. description goes
+    into the card. Raises DataError where there is too little to learn from.
     """
     generator = np.random.default_rng(config.train.seed)
     check_galleries(galleries, config.train.kind)
@@ -65,7 +67,8 @@ def train(
     if joiner is not None:
         card["joiner"] = {"inputs": MEETING_INPUTS}
     network = _new_network(card, material.examples)
-    return _optimise(Model(network, card, joiner), material, config, generator)
+    trained = _optimise(Model(network, card), material, config, generator)
+    return trained._replace(model=replace(trained.model, joiner=joiner))
 
 
 def _fit_joiner(
@@ -79,7 +82,8 @@ def _fit_joiner(
     Two networks learn from half of the people each, and cluster whole compositions; of these the meetings
     count whose visitor is of the other half. Among learned people clusters are better than they will ever
     be again, and among half of the people hosts are fewer: a joiner of half compositions lost 0.003 to 0.008
-    on whole galleries. None where no cluster meets another.
+    on whole galleries. People held out for validation are among them: that is of the network alone. None
+    where no cluster meets another.
     """
     meetings: list[Meetings] = []
     for number, learned in enumerate(material.halves):
@@ -93,7 +97,7 @@ def _fit_joiner(
             _step(network, batch, optimiser, generator)
             schedule.step()
         model = Model(network.eval(), card)
-        for composition, first_half in material.learning:
+        for composition, first_half in material.whole:
             meetings += draw_meetings(composition, first_half, bool(number), model, config)
     log.info("%d meetings of clusters to learn to join from", sum(len(some.same) for some in meetings))
     return fit_joiner(meetings, config.train.seed) if meetings else None
@@ -127,7 +131,7 @@ def _fit_scales(network: Network, examples: Sequence[Example]) -> None:
 def _optimise(model: Model, material: Material, config: Config, generator: np.random.Generator) -> Trained:
     network, card, settings = model.network, dict(model.card), config.train
     optimiser, schedule = _optimiser(network, config, settings.steps)
-    best_state = copy.deepcopy(network.state_dict())
+    kept_state = copy.deepcopy(network.state_dict())
     rows: list[dict[str, float]] = []
     losses: list[float] = []
     for step in range(1, settings.steps + 1):
@@ -143,14 +147,14 @@ def _optimise(model: Model, material: Material, config: Config, generator: np.ra
         losses.clear()
         stale = validation.stale_for([row["validation_f"] for row in rows])
         if not stale:
-            best_state = copy.deepcopy(network.state_dict())
+            kept_state = copy.deepcopy(network.state_dict())
             card["metrics"] = {"validation_f": f, "step": step, **each}
         elif stale >= settings.patience:
             break
-    network.load_state_dict(best_state)
+    network.load_state_dict(kept_state)
     network.eval()
     card["log"] = rows
-    return Trained(Model(network, card, model.joiner), rows)
+    return Trained(Model(network, card), rows)
 
 
 def _step(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,25 +17,26 @@ from faceclust_spark.training.galleries import (
     LabelledGallery,
     Recipe,
     draw,
+    redraw,
     split_identities,
     take,
 )
 
 
-class Learning(NamedTuple):
-    """A composition of people to learn from, and which of them are of the first half, ascending."""
+class Whole(NamedTuple):
+    """A composition of all people of a gallery, and which of them are of the first half, ascending."""
 
     composition: Composition
     first_half: NDArray[np.int64]
 
 
 class Material(NamedTuple):
-    """People to learn from and others, in compositions."""
+    """People to learn from and others, in compositions; the joiner learns from all of them."""
 
     examples: list[list[Example]]  # by composition
-    learning: list[Learning]
-    halves: tuple[list[Composition], list[Composition]]  # of each half of the people to learn from
-    held: dict[str, Composition]  # of people who are not learned from
+    held: dict[str, Composition]  # of people whom the network does not learn from
+    whole: list[Whole]
+    halves: tuple[list[Composition], list[Composition]]  # of each half of all people
 
 
 def draw_material(
@@ -45,29 +46,36 @@ def draw_material(
     generator: np.random.Generator,
 ) -> Material:
     """Divide the people and draw all compositions. Raises DataError where there is nothing to learn."""
-    kind, learning, held = config.train.kind, list[Learning](), dict[str, Composition]()
+    held, whole = dict[str, Composition](), list[Whole]()
+    learned: list[Composition] = []
     halves: tuple[list[Composition], list[Composition]] = ([], [])
+    own, validating = (_for_kind(some, config.train.kind) for some in (recipes, validation.RECIPES))
+
+    def several(part: LabelledGallery) -> Iterator[Composition]:
+        for recipe in own:
+            for variant in redraw(recipe, config.train.draws, generator):
+                yield draw(part, variant, config, generator)
+
     for number, gallery in enumerate(galleries, 1):
         is_held = split_identities(gallery.labels, config.train.validation_share, generator)
-        learned = take(gallery, ~is_held)
-        in_first = split_identities(learned.labels, 0.5, generator)
-        first = np.unique(learned.labels[in_first])
-        for recipe in _for_kind(recipes, kind):
-            learning.append(Learning(draw(learned, recipe, config, generator), first))
-        for half, kept in zip(halves, (in_first, ~in_first), strict=True):
-            if kind != "literal" and kept.any():  # it takes no part in rounds
-                part = take(learned, kept)
-                half.extend(draw(part, recipe, config, generator) for recipe in _for_kind(recipes, kind))
-        for recipe in _for_kind(validation.RECIPES, kind):
+        learned += several(take(gallery, ~is_held))
+        for recipe in validating:
             name = f"gallery {number}, {recipe.name}"
             held[name] = draw(take(gallery, is_held), recipe, config, generator)
-    examples = draw_all([one.composition for one in learning], config, generator)
+        if config.train.kind == "literal":  # it takes no part in rounds
+            continue
+        in_first = split_identities(gallery.labels, 0.5, generator)
+        first = np.unique(gallery.labels[in_first])
+        whole += [Whole(draw(gallery, recipe, config, generator), first) for recipe in own]
+        halves[0].extend(several(take(gallery, in_first)))
+        halves[1].extend(several(take(gallery, ~in_first)))
+    examples = draw_all(learned, config, generator)
     if not examples:
         raise DataError(
             "no coarse group of the labelled galleries holds two images: lower coarse_groups.thresholds, "
             "or set them to auto"
         )
-    return Material(examples, learning, halves, held)
+    return Material(examples, held, whole, halves)
 
 
 def draw_all(

@@ -23,6 +23,7 @@ RECIPES = (
     Recipe("many and middling", people=120, images=(12, 40), least=3, noise=0.2, attributes="some"),
 )
 _PAIRS_AT_ONCE = 500_000
+CHANCE = 0.005  # of F on a few hundred people: what is ahead by less is not better for it
 
 
 def evaluate(model: Model, composition: Composition, config: Config) -> Scores:
@@ -79,5 +80,6 @@ def mean_f(scores: Scores) -> float:
 
 
 def stale_for(measured: Sequence[float]) -> int:
-    """Give the number of validations since the best one."""
-    return len(measured) - 1 - int(np.argmax(measured))
+    """Give the number of last validations that fell short of the best one, beyond what chance explains."""
+    behind = np.array(measured) < max(measured) - CHANCE
+    return int(np.argmin(behind[::-1]))

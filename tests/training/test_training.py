@@ -1,5 +1,6 @@
 """Training on small synthetic galleries: targets, seeds, people, errors; quality above chance only."""
 
+import copy
 import json
 
 import numpy as np
@@ -12,17 +13,20 @@ from faceclust_spark.kernels.grid import normalise
 from faceclust_spark.kernels.metrics import score
 from faceclust_spark.kernels.model import load_model, save_model
 from faceclust_spark.kernels.refine import GroupInputs, describe, refine_groups
+from faceclust_spark.training import validation
 from faceclust_spark.training.examples import confidence_targets, pair_targets
 from faceclust_spark.training.galleries import (
+    KEPT,
     RECIPES,
     LabelledGallery,
     Recipe,
     draw,
+    redraw,
     split_identities,
     take,
 )
 from faceclust_spark.training.loop import train
-from faceclust_spark.training.validation import evaluate
+from faceclust_spark.training.validation import CHANCE, evaluate, stale_for
 
 SMALL = (Recipe("as it is"), Recipe("few and large", people=8, images=(8, 15), least=3, attributes="some"))
 STEPS = ["train.half_steps=30", "train.steps=60", "train.validate_every=20", "train.hidden=16"]
@@ -133,13 +137,44 @@ def test_the_same_seed_gives_the_same_weights(trained):
     assert not torch.equal(other.model.network.enter.weight, first.model.network.enter.weight)
 
 
-@pytest.mark.parametrize("kind", ["relations", "bound", "literal"])
-def test_the_best_state_is_kept_not_the_last_one(trained, kind):
-    made = trained(kind)
-    config = settings("train.validate_every=60", f"train.kind={kind}")
-    last = train([make_gallery()], config, recipes=SMALL).model.network.state_dict()
-    same = all(torch.equal(value, last[name]) for name, value in made.model.network.state_dict().items())
-    assert same == (made.model.card["metrics"]["step"] == 60)
+def kept_row(log):
+    """Give the last row of a log that is not clearly below the best one."""
+    best = max(row["validation_f"] for row in log)
+    return [row for row in log if row["validation_f"] >= best - CHANCE][-1]
+
+
+def test_validations_clearly_below_the_best_are_counted():
+    assert stale_for([0.9]) == stale_for([0.9, 0.95]) == stale_for([0.95, 0.9, 0.946]) == 0
+    assert stale_for([0.95, 0.94]) == 1
+    assert stale_for([0.95, 0.94, 0.951, 0.9, 0.93]) == 2
+
+
+def test_the_last_state_is_kept_that_is_not_clearly_worse(monkeypatch):
+    told, states = [0.8, 0.9, 0.896, 0.7], []
+
+    def validate(model, *_):
+        states.append(copy.deepcopy(model.network.state_dict()))
+        return {"all": told[len(states) - 1]}
+
+    monkeypatch.setattr(validation, "validate", validate)
+    made = train([make_gallery()], settings("train.steps=40", "train.validate_every=10"), recipes=SMALL)
+    assert made.model.card["metrics"] == {"validation_f": 0.896, "step": 30, "all": 0.896}
+    for name, value in made.model.network.state_dict().items():
+        torch.testing.assert_close(value, states[2][name], rtol=0, atol=0)
+
+
+def test_further_draws_of_a_composition_take_a_part_of_the_images():
+    generator = np.random.default_rng(0)
+    recipe = Recipe("large", least=10)
+    first, *others = redraw(recipe, 5, generator)
+    assert first == recipe and len(others) == 4
+    assert all(KEPT[0] <= one.kept <= KEPT[1] and one.least == 6 for one in others)
+    gallery = make_gallery(people=100)
+    for one in redraw(Recipe("as it is"), 3, generator):
+        faces = len(draw(gallery, one, settings(), generator).gallery.face_ids)
+        assert faces == pytest.approx(one.kept * len(gallery.labels), rel=0.15)
+    tiny = make_gallery(people=1, images=(2, 3))
+    assert len(draw(tiny, Recipe("as it is", kept=1e-9), settings(), generator).gallery.face_ids) == 2
 
 
 @pytest.mark.parametrize("kind", ["relations", "bound", "literal"])
@@ -147,9 +182,9 @@ def test_the_log_and_the_card_tell_of_the_training(trained, kind):
     made = trained(kind)
     assert [row["step"] for row in made.log] == [20, 40, 60]
     assert made.log[-1]["loss"] < made.log[0]["loss"]
-    best = max(made.log, key=lambda row: row["validation_f"])
-    assert made.model.card["metrics"]["validation_f"] == best["validation_f"]
-    assert made.model.card["metrics"]["step"] == best["step"]
+    kept = kept_row(made.log)
+    assert made.model.card["metrics"]["validation_f"] == kept["validation_f"]
+    assert made.model.card["metrics"]["step"] == kept["step"]
     assert made.model.card["data"]["note"] == "test"
     assert made.model.card["data"]["galleries"][0]["people"] == 40
     assert made.model.card["log"] == made.log
@@ -194,7 +229,7 @@ def test_a_trained_model_beats_chance_on_other_people(trained, kind):
             for own, group in zip(drawn.labels, drawn.groups, strict=True)
         ]
     )
-    assert np.median(log_odds[same == 1]) > 0 > np.median(log_odds[same == 0])
+    assert np.median(log_odds[same == 1]) > np.median(log_odds[same == 0]) + 128  # in steps of 1/256
 
 
 def test_the_literal_model_gives_confidences_and_no_pairs(trained):
@@ -256,9 +291,8 @@ def test_hopeless_galleries_end_with_numbers(kind):
     )
     measured = [row["validation_f"] for row in made.log]
     assert np.isfinite(measured).all()
-    assert made.model.card["metrics"]["validation_f"] == max(measured)
-    stale = len(measured) - 1 - int(np.argmax(measured))
-    assert stale == 3 or (stale < 3 and len(measured) == 8)
+    assert made.model.card["metrics"]["validation_f"] == kept_row(made.log)["validation_f"]
+    assert stale_for(measured) == 3 or (stale_for(measured) < 3 and len(measured) == 8)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.95])
