@@ -19,6 +19,7 @@ from faceclust_spark.kernels import cells as cells_kernel
 from faceclust_spark.kernels import thresholds as thresholds_kernel
 from faceclust_spark.kernels.assignment import (
     NO_PHOTO,
+    Assignment,
     assign_alone,
     assign_faces,
     mint_cluster_ids,
@@ -30,13 +31,13 @@ from faceclust_spark.kernels.grouping import batch_groups, gather_groups
 from faceclust_spark.kernels.groups import CoarseGroups, cut_forest, mean_cosine
 from faceclust_spark.kernels.ids import sample_rows
 from faceclust_spark.kernels.neighbours import find_neighbours
+from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.relations import Scale
 from faceclust_spark.kernels.rounds import Gallery, Links, Placed, join_clusters, neighbour_links
 from faceclust_spark.kernels.threads import map_parts
 from faceclust_spark.kernels.thresholds import Thresholds, choose_thresholds
 
 if TYPE_CHECKING:
-    from faceclust_spark.kernels.assignment import Assignment
     from faceclust_spark.kernels.model import Model
     from faceclust_spark.kernels.refine import Group
 
@@ -51,6 +52,8 @@ class Clustering:
     cluster_ids: str `(n,)`, the ids that the pipeline writes.
     confidences: float32 `(n,)`, 0 to 1: that the image is in the right cluster.
     statuses: str `(n,)`: `member`, `singleton` or `left`.
+    runner_ups: int64 `(n,)`, the label of the next best cluster of each image, -1 where none is known.
+    margins: float32 `(n,)`, log-odds by which its own cluster is ahead of that one, NaN where none is known.
     thresholds: the floor and the first thresholds, and how they were chosen.
     group_keys: int64 `(t, n)`, the coarse group of each image at each first threshold.
     """
@@ -59,6 +62,8 @@ class Clustering:
     cluster_ids: NDArray[np.str_]
     confidences: NDArray[np.float32]
     statuses: NDArray[np.str_]
+    runner_ups: NDArray[np.int64]
+    margins: NDArray[np.float32]
     thresholds: Thresholds
     group_keys: NDArray[np.int64]
 
@@ -104,11 +109,15 @@ def cluster(
         gallery, scale = Gallery(face_ids, vectors, standardised, apart), scale_of(grouped.thresholds)
         placed = join_clusters(gallery, placed, grouped.links, model.joiner, scale, config.rounds)
     back = np.argsort(order)
+    names, labels = np.unique(placed.labels, return_inverse=True)
+    known = placed.runner_ups != NO_CLUSTER
     return Clustering(
-        np.unique(placed.labels, return_inverse=True)[1][back],
+        labels[back],
         mint_cluster_ids(placed.labels)[back],
         placed.confidences[back],
         placed.statuses[back],
+        np.where(known, np.searchsorted(names, placed.runner_ups), NO_CLUSTER)[back],
+        placed.margins[back],
         grouped.thresholds,
         grouped.coarse.keys[:, back],
     )
@@ -171,8 +180,10 @@ def _refine(
     found.append(assign_alone(face_ids[alone], levels))
     ids = np.concatenate([*(group.face_ids for batch in batches for group in batch), face_ids[alone]])
     order = np.argsort(ids)
-    labels, confidences, _, statuses = (np.concatenate(part)[order] for part in zip(*found, strict=True))
-    return Placed(labels, confidences, statuses)
+    everyone = Assignment(*(np.concatenate(part)[order] for part in zip(*found, strict=True)))
+    return Placed(
+        everyone.labels, everyone.confidences, everyone.statuses, everyone.runner_ups, everyone.margins
+    )
 
 
 def scale_of(thresholds: Thresholds) -> Scale:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from faceclust_spark.kernels.recluster import recluster
+from faceclust_spark.kernels.recluster import NO_CLUSTER, recluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,13 +28,16 @@ class Assignment(NamedTuple):
 
     labels: int64, the smallest face id of the face's cluster. confidences: float32, 0 to 1.
     thresholds: float32, of the smallest coarse group that holds the whole cluster.
-    statuses: str, `member`, `singleton` or `left`.
+    statuses: str, `member`, `singleton` or `left`. runner_ups: int64, label of the next best cluster, or
+    NO_CLUSTER; margins: float32, log-odds by which the own cluster is ahead of it, or NaN.
     """
 
     labels: NDArray[np.int64]
     confidences: NDArray[np.float32]
     thresholds: NDArray[np.float32]
     statuses: NDArray[np.str_]
+    runner_ups: NDArray[np.int64]
+    margins: NDArray[np.float32]
 
 
 def assign_faces(
@@ -60,6 +63,8 @@ def assign_faces(
         confidences=clustering.confidences,
         thresholds=thresholds[highest_whole(clustering.labels, keys)],
         statuses=np.where(sizes[inverse] > 1, MEMBER, LEFT),
+        runner_ups=clustering.runner_ups,
+        margins=clustering.margins,
     )
 
 
@@ -71,6 +76,8 @@ def assign_alone(face_ids: NDArray[np.int64], thresholds: NDArray[np.float32]) -
         confidences=np.ones(count, np.float32),
         thresholds=np.full(count, thresholds[-1]),
         statuses=np.full(count, SINGLETON),
+        runner_ups=np.full(count, NO_CLUSTER),
+        margins=np.full(count, np.nan, np.float32),
     )
 
 

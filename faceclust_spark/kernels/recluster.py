@@ -20,11 +20,24 @@ NEEDS_PAIRS = (
 )
 
 
+NO_CLUSTER = -1  # in place of a label: no other cluster came into question
+
+
 class Clustering(NamedTuple):
-    """Each image's cluster, by the smallest face id in it, and its confidence, float32 in 0 to 1."""
+    """Each image's cluster, by the smallest face id in it, its confidence, and what else it might be."""
 
     labels: NDArray[np.int64]  # (n,)
-    confidences: NDArray[np.float32]  # (n,)
+    confidences: NDArray[np.float32]  # (n,) 0 to 1
+    runner_ups: NDArray[np.int64]  # (n,) label of the next best cluster, or NO_CLUSTER
+    margins: NDArray[np.float32]  # (n,) log-odds by which the own cluster is ahead of it, or NaN
+
+
+class Standing(NamedTuple):
+    """How each image stands to the clusters of its group, by mean log-odds; NaN where no pair is known."""
+
+    own: NDArray[np.float64]  # (n,) to its own cluster's others
+    best: NDArray[np.float64]  # (n,) to the best other cluster
+    rival: NDArray[np.int64]  # (n,) label of that one (ties: the smaller), or NO_CLUSTER
 
 
 def recluster(
@@ -48,27 +61,29 @@ def recluster(
     apart = photos if photos is not None and config.same_photo == "apart" else None
     if config.rule == "confidence":
         chosen, confidences = _by_confidence(face_ids, keys, refinement.confidences, config, apart)
-        return Clustering(chosen, confidences)
+        nobody = np.full(len(face_ids), NO_CLUSTER)
+        return Clustering(chosen, confidences, nobody, np.full(len(face_ids), np.nan, np.float32))
     size = len(face_ids)
     if size > 1 and not len(refinement.pairs.log_odds):
         raise ConfigError(NEEDS_PAIRS)
     links = _links(refinement.pairs, size, config)
     labels = contract(size, *links, _photo_pairs(apart, size))
-    own = _own_confidences(labels, refinement.pairs, size)
-    return Clustering(face_ids[labels], own)
+    standing = mean_log_odds(face_ids[labels], refinement.pairs, size)
+    # To stay alone is worth log-odds of 0: as likely as not.
+    margins = (np.nan_to_num(standing.own) - standing.best).astype(np.float32)
+    return Clustering(face_ids[labels], _own_confidences(standing), standing.rival, margins)
 
 
-def mean_log_odds(
-    labels: NDArray[np.int64], pairs: PairLogOdds, size: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def mean_log_odds(labels: NDArray[np.int64], pairs: PairLogOdds, size: int) -> Standing:
     """Give each image's mean log-odds to its own cluster's others, and to the best other cluster.
 
-    Over the pairs that are known; NaN where there is none.
+    Over the pairs that are known.
     """
     clusters, numbers = np.unique(labels, return_inverse=True)
     first, second = _pair_rows(pairs, size)
-    own, best = _means_by_cluster(first, second, pairs.log_odds, numbers, len(clusters))
-    return own / LOG_ODDS_STEPS, best / LOG_ODDS_STEPS
+    own, best, rival = _means_by_cluster(first, second, pairs.log_odds, numbers, len(clusters))
+    named = np.append(clusters, NO_CLUSTER)[rival]
+    return Standing(own / LOG_ODDS_STEPS, best / LOG_ODDS_STEPS, named)
 
 
 def _links(
@@ -115,7 +130,7 @@ def _pairs_of_equals(values, rows):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _means_by_cluster(first, second, value, numbers, clusters):  # type: ignore[no-untyped-def]
-    """Give each image's mean value to its own cluster's others, and the largest to another cluster.
+    """Give each image's mean value to its own cluster's others, and the largest to another cluster, with it.
 
     Sums of integers, image by image over its pairs: exact, and in memory that follows the pairs.
     """
@@ -133,7 +148,7 @@ def _means_by_cluster(first, second, value, numbers, clusters):  # type: ignore[
         cluster[ends[j]], values[ends[j]] = numbers[i], value[p]
         ends[i] += 1
         ends[j] += 1
-    own, best = np.full(size, np.nan), np.full(size, np.nan)
+    own, best, rival = np.full(size, np.nan), np.full(size, np.nan), np.full(size, -1)
     sums, counts = np.zeros(clusters, np.int64), np.zeros(clusters, np.int64)
     for i in range(size):
         for p in range(starts[i], starts[i + 1]):
@@ -146,20 +161,20 @@ def _means_by_cluster(first, second, value, numbers, clusters):  # type: ignore[
             mean = sums[k] / counts[k]
             if k == numbers[i]:
                 own[i] = mean
-            elif not best[i] >= mean:  # nor NaN
-                best[i] = mean
+            elif not best[i] >= mean or (best[i] == mean and k < rival[i]):  # nor NaN
+                best[i], rival[i] = mean, k
             sums[k] = counts[k] = 0
-    return own, best
+    return own, best, rival
 
 
-def _own_confidences(labels: NDArray[np.int64], pairs: PairLogOdds, size: int) -> NDArray[np.float32]:
+def _own_confidences(standing: Standing) -> NDArray[np.float32]:
     """Give the chance that each image is in the right cluster.
 
     For a member, sigmoid of its mean log-odds to the cluster's others; for an image alone, that of
     not belonging to the cluster it is nearest to.
     """
-    own, best = mean_log_odds(labels, pairs, size)
-    logit = np.where(np.isnan(own), -np.nan_to_num(best, nan=-30.0), own)
+    alone = -np.nan_to_num(standing.best, nan=-30.0)
+    logit = np.where(np.isnan(standing.own), alone, standing.own)
     return (1.0 / (1.0 + np.exp(-logit))).astype(np.float32)
 
 

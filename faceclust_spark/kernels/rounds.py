@@ -21,6 +21,7 @@ from faceclust_spark.kernels.meetings import (
     places_in_runs,
     rank_hosts,
 )
+from faceclust_spark.kernels.recluster import NO_CLUSTER
 
 if TYPE_CHECKING:
     from faceclust_spark.config import RoundsConfig
@@ -50,20 +51,24 @@ class Links(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """Where each face stands: its cluster's smallest face id, how sure that is, and its status."""
+    """Where each face stands: its cluster's smallest face id, how sure that is, its status, what else."""
 
     labels: NDArray[np.int64]  # (n,)
     confidences: NDArray[np.float32]  # (n,)
     statuses: NDArray[np.str_]  # (n,)
+    runner_ups: NDArray[np.int64]  # (n,) label of the next best cluster, or NO_CLUSTER
+    margins: NDArray[np.float32]  # (n,) log-odds by which the own cluster is ahead of it, or NaN
 
 
 class Hosts(NamedTuple):
-    """The best host of each visitor that met one, by labels of clusters; ascending by visitor."""
+    """The best two hosts of each visitor that met one, by labels of clusters; ascending by visitor."""
 
     visitor: NDArray[np.int64]  # (v,)
     host: NDArray[np.int64]  # (v,)
     log_odds: NDArray[np.float32]  # (v,) that they are one person
     joins: NDArray[np.bool_]  # (v,)
+    second: NDArray[np.int64]  # (v,) the next best host, or NO_CLUSTER
+    second_log_odds: NDArray[np.float32]  # (v,) or NaN
 
 
 class Described(NamedTuple):
@@ -127,16 +132,20 @@ def describe_meetings(
 
 
 def choose_hosts(described: Described, log_odds: NDArray[np.int16], least: float) -> Hosts:
-    """Give each visitor its most likely host (ties: the smaller label), and say which visitors join it.
+    """Give each visitor its two most likely hosts (ties: the smaller label), and say who joins the first.
 
     Those whose log-odds exceed `least`, unless their host joins another one itself.
     """
     order = np.lexsort((described.host, -log_odds.astype(np.int64), described.visitor))
-    best = order[places_in_runs(described.visitor[order]) == 0]
+    places = places_in_runs(described.visitor[order])
+    best, next_best = order[places == 0], order[places == 1]
     visitor, host = described.visitor[best], described.host[best]
-    odds = log_odds[best].astype(np.float32) / np.float32(_STEPS)
-    wants = odds > np.float32(least)
-    return Hosts(visitor, host, odds, wants & ~np.isin(host, visitor[wants]))
+    odds = log_odds.astype(np.float32) / np.float32(_STEPS)
+    wants = odds[best] > np.float32(least)
+    second, second_odds = np.full(len(best), NO_CLUSTER), np.full(len(best), np.nan, np.float32)
+    place = np.searchsorted(visitor, described.visitor[next_best])
+    second[place], second_odds[place] = described.host[next_best], odds[next_best]
+    return Hosts(visitor, host, odds[best], wants & ~np.isin(host, visitor[wants]), second, second_odds)
 
 
 def part_rivals(hosts: Hosts, labels: NDArray[np.int64], photos: NDArray[np.int64]) -> Hosts:
@@ -156,10 +165,11 @@ def part_rivals(hosts: Hosts, labels: NDArray[np.int64], photos: NDArray[np.int6
 
 
 def settle(placed: Placed, hosts: Hosts) -> Placed:
-    """Give clusters their new labels, and say how sure their images are now.
+    """Give clusters their new labels, and say how sure their images are now, and what else they might be.
 
     A joined image is as sure as the join, and as it was of its own small cluster. One that stays alone is no
-    surer of that than of its best host being another person.
+    surer of that than of its best host being another person; this host is its runner-up, and that of images
+    of small clusters that knew of none. A runner-up that came to be in the same cluster is none.
     """
     labels, confidences = placed.labels, placed.confidences
     keys, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
@@ -173,13 +183,42 @@ def settle(placed: Placed, hosts: Hosts) -> Placed:
     one, alone = sigmoid(odds), sizes == 1
     joined = np.where(alone[inverse], one[inverse], confidences * one[inverse])
     stays = np.where(alone[inverse], np.fmin(confidences, sigmoid(-odds)[inverse]), confidences)
-    labels = smallest[target][inverse]
+    renamed = smallest[target]
+    runner_ups, margins = _next_best(placed, hosts, alone, inverse)
+    known = runner_ups != NO_CLUSTER
+    runner_ups[known] = renamed[np.searchsorted(keys, runner_ups[known])]
+    labels = renamed[inverse]
+    known &= runner_ups != labels
     _, now, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     return Placed(
         labels,
         np.where(joins[inverse], joined, stays).astype(np.float32),
         np.where(sizes[now] > 1, MEMBER, placed.statuses),
+        np.where(known, runner_ups, NO_CLUSTER),
+        np.where(known, margins, np.float32(np.nan)),
     )
+
+
+def _next_best(
+    placed: Placed, hosts: Hosts, alone: NDArray[np.bool_], cluster: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Give each image's runner-up and margin after a round, by labels from before it.
+
+    alone: of clusters. cluster: of each image. To stay apart from a host is worth log-odds of 0.
+    """
+    keys = np.unique(placed.labels)
+    place = np.full(len(keys), len(hosts.visitor))
+    place[np.searchsorted(keys, hosts.visitor)] = np.arange(len(hosts.visitor))
+    place = place[cluster]
+    met, place = place < len(hosts.visitor), np.minimum(place, len(hosts.visitor) - 1)
+    if not met.any():
+        return placed.runner_ups.copy(), placed.margins.copy()
+    joins = met & hosts.joins[place]
+    stays = met & ~joins & (alone[cluster] | (placed.runner_ups == NO_CLUSTER))
+    runner_ups = np.where(stays, hosts.host[place], placed.runner_ups)
+    margins = np.where(stays, -hosts.log_odds[place], placed.margins)
+    ahead = hosts.log_odds - hosts.second_log_odds
+    return np.where(joins, hosts.second[place], runner_ups), np.where(joins, ahead[place], margins)
 
 
 def sigmoid(log_odds: NDArray[np.float32]) -> NDArray[np.float32]:

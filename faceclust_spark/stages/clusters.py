@@ -14,6 +14,7 @@ from faceclust_spark.kernels.assignment import (
     assign_faces,
     shared_photos,
 )
+from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.stages.confidences import read_refinements
 from faceclust_spark.stages.output import to_arrow_schema
 from faceclust_spark.tables import columns as c
@@ -37,6 +38,8 @@ _ASSIGNED = StructType(
         StructField(c.CONFIDENCE, FloatType(), False),
         StructField(c.STATUS, StringType(), False),
         StructField(c.THRESHOLD, FloatType(), False),
+        StructField(c.RUNNER_UP_KEY, LongType(), True),
+        StructField(c.MARGIN, FloatType(), True),
     ]
 )
 
@@ -44,9 +47,9 @@ _ASSIGNED = StructType(
 def placed(refinements: DataFrame, faces: DataFrame, config: ClustersConfig) -> DataFrame:
     """Cluster each root group again by its confidences and pair log-odds. Claim 1, last step.
 
-    One row a face: face_id, root_key, cluster_key, confidence, status, threshold, the highest at which one
-    coarse group holds the whole cluster. Faces of one photo are kept apart unless `same_photo` allows them
-    together.
+    One row a face: face_id, root_key, cluster_key, confidence, status, threshold (the highest at which one
+    coarse group holds the whole cluster), runner_up_key, margin (null where there is none). Faces of one
+    photo are kept apart unless `same_photo` allows them together.
     """
     is_alone = F.size(c.FACE_IDS) == 1
     together = refinements.where(~is_alone)
@@ -76,6 +79,8 @@ def clusters(everyone: DataFrame, faces: DataFrame) -> DataFrame:
             c.FACE_ID,
             c.ROOT_KEY,
             c.THRESHOLD,
+            cluster_id_of(F.col(c.RUNNER_UP_KEY)).alias(c.RUNNER_UP),
+            c.MARGIN,
         )
     )
 
@@ -103,6 +108,8 @@ def _singletons(alone: DataFrame) -> DataFrame:
         F.lit(1.0).cast("float").alias(c.CONFIDENCE),
         F.lit(SINGLETON).alias(c.STATUS),
         F.array_max(c.THRESHOLDS).alias(c.THRESHOLD),
+        F.lit(None).cast("bigint").alias(c.RUNNER_UP_KEY),
+        F.lit(None).cast("float").alias(c.MARGIN),
     )
 
 
@@ -143,6 +150,7 @@ def _assigned(
         config,
         shared_photos(group.face_ids, shared) if shared else None,
     )
+    nobody = result.runner_ups == NO_CLUSTER
     columns = {
         c.FACE_ID: group.face_ids,
         c.ROOT_KEY: np.full(len(group.face_ids), group.root_key, dtype=np.int64),
@@ -150,6 +158,8 @@ def _assigned(
         c.CONFIDENCE: result.confidences,
         c.STATUS: result.statuses,
         c.THRESHOLD: result.thresholds,
+        c.RUNNER_UP_KEY: pa.array(result.runner_ups, mask=nobody),
+        c.MARGIN: pa.array(result.margins, mask=nobody),
     }
     return pa.RecordBatch.from_pydict(columns, schema=schema)
 

@@ -21,6 +21,7 @@ from faceclust_spark.kernels.meetings import (
     meeting_inputs,
     rank_hosts,
 )
+from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.rounds import LINKS, Described, choose_hosts, sigmoid
 from faceclust_spark.stages.output import to_arrow_schema
 from faceclust_spark.stages.root_groups import whole_groups
@@ -29,7 +30,7 @@ from faceclust_spark.tables import columns as c
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
     from faceclust_spark.config import RoundsConfig
     from faceclust_spark.kernels.joiner import Joiner
@@ -56,6 +57,8 @@ _HOSTS = StructType(
         StructField(c.LOG_ODDS, FloatType(), False),
         StructField(c.TOGETHER, FloatType(), False),  # probability that they are one person
         StructField(c.APART, FloatType(), False),
+        StructField(c.SECOND_HOST, LongType(), True),
+        StructField(c.SECOND_LOG_ODDS, FloatType(), True),
     ]
 )
 
@@ -89,7 +92,8 @@ def play_rounds(
 ) -> Played:
     """Let small clusters join larger ones, in up to `config.count` rounds, as kernels.rounds does.
 
-    placed: face_id, cluster_key, confidence, status and whatever else is kept; nodes, joiner as `hosts`.
+    placed: face_id, cluster_key, confidence, status, threshold, runner_up_key, margin and whatever else is
+    kept; nodes, joiner as `hosts`.
     The threshold of a cluster that grew is forgotten (null): see stages.clusters.with_thresholds.
     """
     told: DataFrame | None = None
@@ -155,14 +159,11 @@ def joins(found: DataFrame, placed: DataFrame, photos: DataFrame | None, least: 
 
 
 def settle(placed: DataFrame, found: DataFrame, joined: DataFrame) -> DataFrame:
-    """Give faces their new labels, confidences and statuses, as `kernels.rounds.settle` does.
-
-    placed: face_id, cluster_key, confidence, status and whatever else is kept.
-    """
+    """Give faces their new labels, confidences, statuses and runner-ups, as `kernels.rounds.settle` does."""
     smallest = joined.groupBy(c.HOST).agg(F.least(c.HOST, F.min(c.VISITOR)).alias(_OTHER))
     visitors = joined.join(smallest, c.HOST).select(F.col(c.VISITOR).alias(c.CLUSTER_KEY), _OTHER)
     targets = visitors.unionByName(smallest.select(F.col(c.HOST).alias(c.CLUSTER_KEY), _OTHER))
-    told = found.select(F.col(c.VISITOR).alias(c.CLUSTER_KEY), c.VISITOR_SIZE, c.TOGETHER, c.APART)
+    told = found.withColumnRenamed(c.VISITOR, c.CLUSTER_KEY)
     moved = told.join(
         joined.select(F.col(c.VISITOR).alias(c.CLUSTER_KEY), F.lit(True).alias(_LINK)), c.CLUSTER_KEY, "left"
     )
@@ -172,15 +173,38 @@ def settle(placed: DataFrame, found: DataFrame, joined: DataFrame) -> DataFrame:
         .when(alone, F.least(own, F.col(c.APART)))
         .otherwise(own)
     )
-    return (
+    settled = (
         placed.join(moved, c.CLUSTER_KEY, "left")
         .join(targets, c.CLUSTER_KEY, "left")
+        .withColumns(_next_best(alone))
         .withColumn(c.CONFIDENCE, sure.cast("float"))
         .withColumn(c.STATUS, F.when(F.col(_OTHER).isNotNull(), MEMBER).otherwise(F.col(c.STATUS)))
         .withColumn(c.THRESHOLD, F.when(F.col(_OTHER).isNull(), F.col(c.THRESHOLD)))
         .withColumn(c.CLUSTER_KEY, F.coalesce(_OTHER, c.CLUSTER_KEY))
         .select(*placed.columns)
     )
+    renamed = targets.select(F.col(c.CLUSTER_KEY).alias(c.RUNNER_UP_KEY), _OTHER)
+    runner_up = F.coalesce(_OTHER, c.RUNNER_UP_KEY)
+    is_other = runner_up != F.col(c.CLUSTER_KEY)
+    return (
+        settled.join(renamed, c.RUNNER_UP_KEY, "left")
+        .withColumn(c.MARGIN, F.when(is_other, F.col(c.MARGIN)))
+        .withColumn(c.RUNNER_UP_KEY, F.when(is_other, runner_up))
+        .select(*placed.columns)
+    )
+
+
+def _next_best(alone: Column) -> dict[str, Column]:
+    """Give runner-up and margin after a round, by labels from before it, as `kernels.rounds` does."""
+    joins, log_odds = F.col(_LINK), F.col(c.LOG_ODDS)
+    stays = F.col(c.HOST).isNotNull() & (alone | F.col(c.RUNNER_UP_KEY).isNull())
+    ahead = log_odds - F.col(c.SECOND_LOG_ODDS)
+    return {
+        c.RUNNER_UP_KEY: F.when(joins, F.col(c.SECOND_HOST))
+        .when(stays, F.col(c.HOST))
+        .otherwise(F.col(c.RUNNER_UP_KEY)),
+        c.MARGIN: F.when(joins, ahead).when(stays, -log_odds).otherwise(F.col(c.MARGIN)),
+    }
 
 
 def _meetings(sized: DataFrame, neighbours: DataFrame, config: RoundsConfig) -> DataFrame:
@@ -294,8 +318,11 @@ def _chooser(
                 first = np.searchsorted(visitor, best.visitor)
                 size = rows[c.VISITOR_SIZE].to_numpy()[first]
                 together, apart = sigmoid(best.log_odds), sigmoid(-best.log_odds)
-                columns = (best.visitor, best.host, size, best.log_odds, together, apart)
-                yield pa.RecordBatch.from_arrays([pa.array(one) for one in columns], schema=schema)
+                columns = [best.visitor, best.host, size, best.log_odds, together, apart]
+                none = best.second == NO_CLUSTER
+                seconds = [pa.array(column, mask=none) for column in (best.second, best.second_log_odds)]
+                arrays = [*map(pa.array, columns), *seconds]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     return choose
 

@@ -190,6 +190,8 @@ CLUSTERS = Table(
         (c.FACE_ID, _LONG),
         (c.ROOT_KEY, _LONG),
         (c.THRESHOLD, _FLOAT, True),  # of the smallest coarse group that holds the whole cluster; null: none
+        (c.RUNNER_UP, _STRING, True),  # cluster_id of the next best cluster; null: none is known
+        (c.MARGIN, _FLOAT, True),
         (c.RUN_ID, _STRING),
     ),
     published=True,

@@ -12,7 +12,7 @@ from faceclust_spark.kernels.assignment import MEMBER
 from faceclust_spark.kernels.grouping import batch_groups
 from faceclust_spark.kernels.metrics import Scores, score
 from faceclust_spark.kernels.model import Model
-from faceclust_spark.kernels.recluster import recluster
+from faceclust_spark.kernels.recluster import Clustering, recluster
 from faceclust_spark.kernels.refine import refine_groups
 from faceclust_spark.kernels.rounds import Placed, join_clusters
 from faceclust_spark.training.galleries import Composition, Recipe
@@ -52,8 +52,9 @@ def place_faces(model: Model, composition: Composition, config: Config) -> Place
             for group, one in zip(batch, refined, strict=True)
         ]
     order = np.argsort(np.concatenate(ids))
-    labels, confidences = (np.concatenate(column)[order] for column in zip(*found, strict=True))
-    return Placed(labels, confidences, np.full(len(order), MEMBER))
+    all_of = Clustering(*(np.concatenate(column)[order] for column in zip(*found, strict=True)))
+    statuses = np.full(len(order), MEMBER)
+    return Placed(all_of.labels, all_of.confidences, statuses, all_of.runner_ups, all_of.margins)
 
 
 def identities(composition: Composition) -> NDArray[np.int64]:

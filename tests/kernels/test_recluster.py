@@ -7,7 +7,7 @@ from faceclust_spark.config import ClustersConfig
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels import contraction as kernel
 from faceclust_spark.kernels.contraction import contract
-from faceclust_spark.kernels.recluster import mean_log_odds, recluster
+from faceclust_spark.kernels.recluster import NO_CLUSTER, mean_log_odds, recluster
 from faceclust_spark.kernels.refine import PairLogOdds, Refinement
 
 NOBODY = (np.empty(0, np.int64), np.empty(0, np.int64))
@@ -170,7 +170,7 @@ def test_mean_log_odds_equal_brute_force(seed, dense):
     size = 14
     pairs, first, second, steps = pair_up(seed, size, dense)
     labels = np.random.default_rng(seed).integers(5, size=size)
-    own, best = mean_log_odds(labels, pairs, size)
+    own, best, rival = mean_log_odds(labels, pairs, size)
     matrix = np.full((size, size), np.nan)
     matrix[first, second] = matrix[second, first] = steps / 256
     for row in range(size):
@@ -181,6 +181,8 @@ def test_mean_log_odds_equal_brute_force(seed, dense):
                 means[label] = sum(known) / len(known)
         assert own[row] == pytest.approx(means.pop(labels[row], np.nan), nan_ok=True)
         assert best[row] == pytest.approx(max(means.values(), default=np.nan), nan_ok=True)
+        first = min((label for label in means if means[label] == max(means.values())), default=NO_CLUSTER)
+        assert rival[row] == first
 
 
 def refinement(pairs, size, thresholds=2, confidences=None):
@@ -204,7 +206,9 @@ def test_correlation_equals_the_slow_greedy_on_clipped_log_odds(seed, dense, sam
     never = np.array(together).T.reshape(2, -1) if same_photo == "apart" else NOBODY
     labels = greedy(size, first, second, weight, never)
     np.testing.assert_array_equal(found.labels, face_ids[labels])
-    own, best = mean_log_odds(labels, pairs, size)
+    own, best, rival = mean_log_odds(face_ids[labels], pairs, size)
+    np.testing.assert_array_equal(found.runner_ups, rival)
+    np.testing.assert_allclose(found.margins, np.nan_to_num(own) - best, rtol=1e-6)
     logit = [-b if np.isnan(o) else o for o, b in zip(own, best, strict=True)]
     np.testing.assert_allclose(found.confidences, 1 / (1 + np.exp(-np.array(logit))), rtol=1e-5)
     assert found.confidences.dtype == np.float32

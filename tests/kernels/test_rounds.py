@@ -10,6 +10,7 @@ from faceclust_spark.kernels.grid import normalise, quantise
 from faceclust_spark.kernels.joiner import MEMBERS, Joiner, join_log_odds
 from faceclust_spark.kernels.meetings import MEETING_INPUTS
 from faceclust_spark.kernels.neighbours import NeighbourLists
+from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.relations import Scale
 from faceclust_spark.kernels.rounds import (
     LINKS,
@@ -96,11 +97,23 @@ def test_each_visitor_joins_its_best_host_unless_that_joins_another():
     assert hosts.host.tolist() == [2, 5, 2, 1]  # of two equal ones the smaller label
     assert hosts.log_odds.tolist() == [600 / 256, 900 / 256, 0.5, 1.0]
     assert hosts.joins.tolist() == [True, False, False, True]  # 7: its host leaves; 8: not above the least
+    assert hosts.second.tolist() == [1, NO_CLUSTER, NO_CLUSTER, 2]
+    np.testing.assert_array_equal(hosts.second_log_odds, np.float32([300 / 256, np.nan, np.nan, 1.0]))
 
 
 def hosts_of(*rows):
     visitor, host, odds = zip(*rows, strict=True)
-    return Hosts(np.array(visitor), np.array(host), np.array(odds, np.float32), np.ones(len(rows), bool))
+    joins, nobody = np.ones(len(rows), bool), np.full(len(rows), NO_CLUSTER)
+    odds = np.array(odds, np.float32)
+    return Hosts(np.array(visitor), np.array(host), odds, joins, nobody, odds * np.nan)
+
+
+def placed_in(labels, confidences, statuses, runner_ups=None):
+    """Place faces, with a margin of 5 before each runner-up (label, NO_CLUSTER or None)."""
+    none = np.full(len(labels), NO_CLUSTER)
+    runner_ups = none if runner_ups is None else np.array(runner_ups)
+    margins = np.where(runner_ups == NO_CLUSTER, np.nan, 5).astype(np.float32)
+    return Placed(labels, np.array(confidences, np.float32), np.array(statuses), runner_ups, margins)
 
 
 def test_of_two_that_show_one_photo_the_likelier_joins():
@@ -115,13 +128,9 @@ def test_of_two_that_show_one_photo_the_likelier_joins():
 
 def test_labels_statuses_and_confidences_after_a_round():
     labels = np.array([4, 4, 2, 2, 2, 1, 9])
-    placed = Placed(labels, np.full(7, 0.8, np.float32), np.array([MEMBER] * 5 + [LEFT] * 2))
-    hosts = Hosts(
-        np.array([1, 4, 9]),
-        np.array([2, 2, 2]),
-        np.array([2, 1, -1], np.float32),
-        np.array([True, True, False]),
-    )
+    placed = placed_in(labels, [0.8] * 7, [MEMBER] * 5 + [LEFT] * 2)
+    hosts = hosts_of((1, 2, 2.0), (4, 2, 1.0), (9, 2, -1.0))
+    hosts.joins[2] = False
     after = settle(placed, hosts)
     assert after.labels.tolist() == [1, 1, 1, 1, 1, 1, 9]  # the smallest face id, whoever was the host
     assert after.statuses.tolist() == [MEMBER] * 6 + [LEFT]
@@ -130,9 +139,32 @@ def test_labels_statuses_and_confidences_after_a_round():
 
 
 def test_one_that_stays_alone_is_never_surer_than_before():
-    placed = Placed(np.arange(2), np.array([0.3, 1.0], np.float32), np.array([LEFT, LEFT]))
-    hosts = Hosts(np.array([1]), np.array([0]), np.array([-3], np.float32), np.array([False]))
+    placed = placed_in(np.arange(2), [0.3, 1.0], [LEFT, LEFT])
+    hosts = hosts_of((1, 0, -3.0))
+    hosts.joins[0] = False
     assert settle(placed, hosts).confidences == pytest.approx([0.3, 1 / (1 + np.exp(-3))], abs=1e-6)
+
+
+def test_runner_ups_after_a_round_by_hand():
+    #           joins 2    stays       stays, alone  host of 3  knows of the joined  met nobody
+    labels = [4, 4, 4, 6, 6, 9, 2, 2, 7]
+    before = [8, 9, -1, 7, -1, 7, 4, 9, 4]
+    labels, before = np.array([*labels, 8]), [*before, -1]
+    placed = placed_in(labels, [0.8] * 10, [MEMBER] * 8 + [LEFT] * 2, before)
+    hosts = hosts_of((4, 2, 3.0), (6, 4, -2.0), (9, 4, 0.5))
+    hosts.joins[1:] = False
+    hosts.second[0], hosts.second_log_odds[0] = 9, 0.25
+    after = settle(placed, hosts)
+    assert after.labels.tolist() == [2, 2, 2, 6, 6, 9, 2, 2, 7, 8]
+    # A joined cluster's next best host; whom the own images knew of, else the host; the host for one alone;
+    # what became the same cluster is forgotten, what was renamed is renamed.
+    assert after.runner_ups.tolist() == [9, 9, 9, 7, 2, 2, -1, 9, 2, -1]
+    expected = [2.75, 2.75, 2.75, 5, 2, -0.5, np.nan, 5, 5, np.nan]
+    np.testing.assert_array_equal(after.margins, np.float32(expected))
+    nobody = Hosts(*(column[:0] for column in hosts))
+    same = settle(placed, nobody)
+    for found, expected in zip(same, placed, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -145,7 +177,7 @@ def test_rounds_end_keep_photos_apart_and_only_ever_join(seed):
     first, second = generator.integers(count, size=(2, 600))
     found = Links(first, second, generator.random(600).astype(np.float32))
     torch.manual_seed(seed)
-    start = Placed(labels, np.ones(count, np.float32), np.full(count, LEFT))
+    start = placed_in(labels, np.ones(count), [LEFT] * count, generator.integers(count, size=count))
     config = RoundsConfig(count=6, least_log_odds=-20, hosts=8)
     after = join_clusters(nodes, start, found, Joiner().eval(), SCALE, config)
     sizes = np.bincount(after.labels, minlength=count)
@@ -156,6 +188,10 @@ def test_rounds_end_keep_photos_apart_and_only_ever_join(seed):
     assert ((after.statuses == MEMBER) == (sizes[after.labels] > 1)).all()
     none = join_clusters(nodes, start, found, Joiner().eval(), SCALE, RoundsConfig(count=0))
     assert none.labels.tolist() == labels.tolist()
+    known = after.runner_ups != NO_CLUSTER
+    assert known.any() and (np.isnan(after.margins) == ~known).all()
+    assert set(after.runner_ups[known].tolist()) <= set(after.labels.tolist())
+    assert (after.runner_ups != after.labels).all()
 
 
 def test_log_odds_are_the_mean_of_the_members_whatever_the_company():

@@ -13,6 +13,7 @@ from faceclust_spark.kernels.cells import Cells
 from faceclust_spark.kernels.joiner import Joiner
 from faceclust_spark.kernels.model import Model, model_bytes
 from faceclust_spark.kernels.neighbours import find_neighbours
+from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.rounds import Gallery, Placed, join_clusters, neighbour_links
 from faceclust_spark.stages.neighbours import lists_to_batches
 from faceclust_spark.stages.rounds import Nodes, play_rounds
@@ -49,7 +50,10 @@ def a_start(gallery, seed=1):
     labels = gallery.face_ids[first][inverse]
     sizes = np.bincount(inverse)[inverse]
     sure = generator.random(len(labels)).astype(np.float32)
-    return Placed(labels, sure, np.where(sizes > 1, MEMBER, LEFT))
+    others = generator.permutation(labels)
+    others[(generator.random(len(labels)) < 0.3) | (others == labels)] = NO_CLUSTER
+    margins = np.where(others == NO_CLUSTER, np.nan, generator.normal(size=len(labels))).astype(np.float32)
+    return Placed(labels, sure, np.where(sizes > 1, MEMBER, LEFT), others, margins)
 
 
 def in_frames(spark, gallery, placed, lists):
@@ -59,6 +63,8 @@ def in_frames(spark, gallery, placed, lists):
         c.CONFIDENCE: placed.confidences,
         c.STATUS: placed.statuses.astype(object),
         c.THRESHOLD: np.full(len(placed.labels), 0.5, np.float32),
+        c.RUNNER_UP_KEY: pa.array(placed.runner_ups, mask=placed.runner_ups == NO_CLUSTER),
+        c.MARGIN: pa.array(placed.margins, mask=placed.runner_ups == NO_CLUSTER),
     }
     start = spark.createDataFrame(pa.table(columns)).repartition(5, c.CONFIDENCE)
     found = spark.createDataFrame(pa.Table.from_batches(list(lists_to_batches(lists))))
@@ -93,6 +99,11 @@ def test_rounds_give_what_they_give_in_one_process(spark, scratch, count, apart)
     assert [row[c.CLUSTER_KEY] for row in rows] == alone.labels.tolist()
     assert [row[c.STATUS] for row in rows] == alone.statuses.tolist()
     assert [row[c.CONFIDENCE] for row in rows] == alone.confidences.tolist()
+    runner_ups = [label if label != NO_CLUSTER else None for label in alone.runner_ups.tolist()]
+    assert [row[c.RUNNER_UP_KEY] for row in rows] == runner_ups
+    margins = [None if np.isnan(margin) else margin for margin in alone.margins.tolist()]
+    assert [row[c.MARGIN] for row in rows] == margins
+    assert {None} < set(runner_ups) and len(set(margins)) > 10
     assert set(scratch[1]) <= set(rounds_scratch(count))  # all of it is cleared away
     told = played.hosts.toArrow().to_pylist()
     moved = set(placed.labels[alone.labels != placed.labels].tolist())
