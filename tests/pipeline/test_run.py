@@ -8,7 +8,7 @@ import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from galleries import CONFIG, cluster_rows, write_gallery
+from galleries import CONFIG, cluster_rows, rows_of, write_gallery
 from pyspark.sql import functions as F
 
 import faceclust_spark
@@ -62,16 +62,7 @@ def test_the_clusters_are_those_of_the_call_without_spark(finished, drawn):
     alone = faceclust_spark.cluster(
         drawn.embeddings, drawn.attributes, KEPT, image_ids=drawn.image_ids, photo_ids=drawn.photo_ids
     )
-    expected = sorted(
-        zip(
-            drawn.image_ids,
-            alone.cluster_ids.tolist(),
-            alone.confidences.tolist(),
-            alone.statuses.tolist(),
-            strict=True,
-        )
-    )
-    assert cluster_rows(store) == expected
+    assert cluster_rows(store) == rows_of(drawn.image_ids, alone)
     coarse = store.read(schemas.COARSE_GROUPS).toArrow().to_pylist()
     by_threshold = {}
     for row in coarse:
