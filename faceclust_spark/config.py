@@ -161,7 +161,7 @@ class ClustersConfig(Section):
 
     # by the refined similarities, or by the confidences alone (the patent's letter)
     rule: Literal["correlation", "confidence"] = "correlation"
-    bias: Annotated[float, Field(ge=-20, le=20)] = 1.25  # log-odds that speak for one person only above it
+    bias: Annotated[float, Field(ge=-20, le=20)] = 1.75  # log-odds that speak for one person only above it
     clip: Annotated[float, Field(gt=0, le=30)] = 4.0  # no link counts for more than this
     min_confidence: Share = 0.5  # rule `confidence`: a face below it leaves its group
     same_photo: Literal["apart", "allowed"] = "apart"  # two faces of one photo in one cluster
@@ -173,7 +173,7 @@ class RoundsConfig(Section):
     count: Annotated[int, Field(ge=0, le=10)] = 1  # rounds at most; 0: none
     largest_visitor: Annotated[int, Field(ge=1, le=64)] = 8  # faces of a cluster that may join another
     hosts: Annotated[int, Field(ge=1, le=64)] = 4  # larger clusters that a small one is compared with
-    least_log_odds: Annotated[float, Field(ge=-20, le=20)] = 0.75  # of one person, to join
+    least_log_odds: Annotated[float, Field(ge=-20, le=20)] = 0.25  # of one person, to join
 
 
 class EvaluateConfig(Section):

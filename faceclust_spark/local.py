@@ -169,7 +169,8 @@ def _refine(
         found = []
         for group, refinement in zip(batch, refined, strict=True):
             own = name_photos(group.face_ids, photos[np.searchsorted(face_ids, group.face_ids)])
-            found.append(assign_faces(group.face_ids, levels, group.keys, refinement, config.clusters, own))
+            what = (group.face_ids, levels, group.keys, refinement, config.clusters, own, model.calibration)
+            found.append(assign_faces(*what))
         return found
 
     groups = gather_groups(coarse, vectors[met], attributes[met])

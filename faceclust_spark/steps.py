@@ -256,7 +256,7 @@ def write_confidences(run: Run) -> Outcome:
 def write_clusters(run: Run) -> Outcome:
     """Cluster the root groups again, play the rounds, and describe the clusters."""
     refined, faces = run.read(schemas.REFINEMENTS), run.read(schemas.FACES)
-    everyone = placed(refined, faces, run.config.clusters)
+    everyone = placed(refined, faces, run.config.clusters, load_model_of(run.config).calibration)
     try:
         played = _play_rounds(run, everyone, faces)
         if played.hosts is None:

@@ -80,7 +80,7 @@ def store(shared_session, tmp_path_factory):
     for table, rows in content.items():
         tables.replace(table, rows, "run")
     refined = tables.read(schemas.REFINEMENTS)
-    tables.replace(schemas.CLUSTERS, clusters(placed(refined, faces, CONFIG.clusters), faces), "run")
+    tables.replace(schemas.CLUSTERS, clusters(placed(refined, faces, CONFIG.clusters, None), faces), "run")
     return tables
 
 

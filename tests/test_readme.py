@@ -18,7 +18,11 @@ MAKE = {
     "demo": "faceclust demo",
     "test": "python -m pytest",
 }  # not run: they install
-FEW_STEPS = ("--set", "train.steps=4", "--set", "train.validate_every=2")
+FEW_STEPS = tuple(
+    part
+    for setting in ("steps=4", "half_steps=4", "draws=1", "validate_every=2")
+    for part in ("--set", f"train.{setting}")
+)
 
 
 class Place(NamedTuple):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from faceclust_spark.config import ClustersConfig
+    from faceclust_spark.kernels.calibration import Calibration
     from faceclust_spark.kernels.refine import Refinement
 
 MEMBER = "member"  # shares its cluster
@@ -47,16 +48,18 @@ def assign_faces(
     refinement: Refinement,
     config: ClustersConfig,
     photos: NDArray[np.int64] | None = None,
+    calibration: Calibration | None = None,
 ) -> Assignment:
     """Cluster one root group again and say what came of each face. Claim 1, last step.
 
     photos: int64 `(n,)` as `shared_photos` gives them, or None where no two faces share one.
+    calibration: the model's, see `recluster`.
 
     Shapes: `(n,)` ascending, `(t,)` ascending, `(t, n)` lowest threshold first.
     """
     if len(face_ids) == 1:
         return assign_alone(face_ids, thresholds)
-    clustering = recluster(face_ids, keys, refinement, config, photos)
+    clustering = recluster(face_ids, keys, refinement, config, photos, calibration)
     labels, inverse, sizes = np.unique(clustering.labels, return_inverse=True, return_counts=True)
     return Assignment(
         labels=labels[inverse],

@@ -15,6 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from faceclust_spark.errors import ConfigError, ModelMismatchError
+from faceclust_spark.kernels.calibration import Calibration
 from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.joiner import Joiner
 from faceclust_spark.kernels.recluster import NEEDS_PAIRS
@@ -37,6 +38,12 @@ class Model:
     network: Network
     card: Mapping[str, Any]
     joiner: Joiner | None = None  # a literal model has none: it takes no part in rounds
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Give what a member's confidence means, where the training could tell."""
+        weights = self.card.get("calibration")
+        return Calibration(**weights) if weights else None
 
     @property
     def kind(self) -> str:
@@ -121,6 +128,8 @@ def model_from_parts(weights: bytes, card: Mapping[str, Any]) -> Model:
         network, tensors = Network(**card["network"]), load_tensors(weights)
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_JOINER)}
         network.load_state_dict(own)
+        if card.get("calibration"):
+            Calibration(**card["calibration"])
         joiner = Joiner(**card["joiner"]) if card.get("joiner") else None
         if joiner is not None:
             joining = {name: tensor for name, tensor in tensors.items() if name.startswith(_JOINER)}

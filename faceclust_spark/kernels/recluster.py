@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from faceclust_spark.config import ClustersConfig
 from faceclust_spark.errors import ConfigError
+from faceclust_spark.kernels.calibration import Calibration, calibrate, calibration_inputs
 from faceclust_spark.kernels.contraction import contract
 from faceclust_spark.kernels.refine import LOG_ODDS_STEPS, PairLogOdds, Refinement
 from faceclust_spark.kernels.triangles import triangle_rows
@@ -46,6 +47,7 @@ def recluster(
     refinement: Refinement,
     config: ClustersConfig,
     photos: NDArray[np.int64] | None = None,
+    calibration: Calibration | None = None,
 ) -> Clustering:
     """Divide one root group into clusters; every image ends in exactly one.
 
@@ -54,7 +56,8 @@ def recluster(
     overlap, from which images of low confidence leave.
 
     Shapes: `(n,)` ascending, `(t, n)` lowest threshold first. photos: `(n,)`, equal numbers for images of
-    one photo, -1 for none; with `same_photo: apart` they never share a cluster.
+    one photo, -1 for none; with `same_photo: apart` they never share a cluster. calibration: the model's; it
+    concerns members of clusters of two or more under the rule `correlation`.
 
     Raises ConfigError where `correlation` meets a model that gives no refined similarities.
     """
@@ -71,7 +74,13 @@ def recluster(
     standing = mean_log_odds(face_ids[labels], refinement.pairs, size)
     # To stay alone is worth log-odds of 0: as likely as not.
     margins = (np.nan_to_num(standing.own) - standing.best).astype(np.float32)
-    return Clustering(face_ids[labels], _own_confidences(standing), standing.rival, margins)
+    confidences = _own_confidences(standing)
+    if calibration is not None:
+        sizes = np.bincount(labels)[labels]
+        member = (sizes > 1) & ~np.isnan(standing.own)
+        inputs = calibration_inputs(standing.own[member], margins[member], sizes[member])
+        confidences[member] = calibrate(calibration, inputs)
+    return Clustering(face_ids[labels], confidences, standing.rival, margins)
 
 
 def mean_log_odds(labels: NDArray[np.int64], pairs: PairLogOdds, size: int) -> Standing:

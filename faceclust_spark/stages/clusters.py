@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from faceclust_spark.config import ClustersConfig
+    from faceclust_spark.kernels.calibration import Calibration
     from faceclust_spark.stages.confidences import RefinedGroup
 
 _HELD = "_held"
@@ -44,12 +45,14 @@ _ASSIGNED = StructType(
 )
 
 
-def placed(refinements: DataFrame, faces: DataFrame, config: ClustersConfig) -> DataFrame:
+def placed(
+    refinements: DataFrame, faces: DataFrame, config: ClustersConfig, calibration: Calibration | None
+) -> DataFrame:
     """Cluster each root group again by its confidences and pair log-odds. Claim 1, last step.
 
     One row a face: face_id, root_key, cluster_key, confidence, status, threshold (the highest at which one
     coarse group holds the whole cluster), runner_up_key, margin (null where there is none). Faces of one
-    photo are kept apart unless `same_photo` allows them together.
+    photo are kept apart unless `same_photo` allows them together. calibration: the model's.
     """
     is_alone = F.size(c.FACE_IDS) == 1
     together = refinements.where(~is_alone)
@@ -57,7 +60,7 @@ def placed(refinements: DataFrame, faces: DataFrame, config: ClustersConfig) -> 
         together = together.join(_photos(together, faces), c.ROOT_KEY, "left")
     else:
         together = together.withColumn(_PHOTOS, F.lit(None).cast("array<array<bigint>>"))
-    assigned = together.mapInArrow(_assign(config), _ASSIGNED)
+    assigned = together.mapInArrow(_assign(config, calibration), _ASSIGNED)
     return assigned.unionByName(_singletons(refinements.where(is_alone)))
 
 
@@ -119,7 +122,7 @@ def cluster_id_of(label: Column) -> Column:
 
 
 def _assign(
-    config: ClustersConfig,
+    config: ClustersConfig, calibration: Calibration | None
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     schema = to_arrow_schema(_ASSIGNED)
 
@@ -127,7 +130,7 @@ def _assign(
         for rows in batches:
             photos = rows[_PHOTOS].to_pylist()
             pieces = [
-                _assigned(group, shared, config, schema)
+                _assigned(group, shared, config, calibration, schema)
                 for group, shared in zip(read_refinements(rows), photos, strict=True)
             ]
             yield from pieces and [pa.concat_batches(pieces)]
@@ -139,6 +142,7 @@ def _assigned(
     group: RefinedGroup,
     shared: Sequence[Sequence[int]] | None,
     config: ClustersConfig,
+    calibration: Calibration | None,
     schema: pa.Schema,
 ) -> pa.RecordBatch:
     """Assign the faces of one root group; shared: the faces of each photo that shows several."""
@@ -149,6 +153,7 @@ def _assigned(
         group.refinement,
         config,
         shared_photos(group.face_ids, shared) if shared else None,
+        calibration,
     )
     nobody = result.runner_ups == NO_CLUSTER
     columns = {

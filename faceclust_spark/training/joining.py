@@ -12,12 +12,9 @@ from torch.nn import functional
 
 from faceclust_spark.config import Config
 from faceclust_spark.kernels.joiner import Joiner
-from faceclust_spark.kernels.model import Model
 from faceclust_spark.kernels.rounds import describe_meetings
 from faceclust_spark.training.galleries import Composition
-from faceclust_spark.training.validation import identities, place_faces
 
-BIASES = (-0.75, 0.0)  # beside the config's own: clusters of stricter and of laxer re-clustering
 MEETINGS_PER_STEP = 2_048
 STEPS = 1_500
 _LEARNING_RATE = 3e-3
@@ -31,25 +28,24 @@ class Examples(NamedTuple):
 
 
 def draw_meetings(
-    composition: Composition, first_half: NDArray[np.int64], in_first: bool, model: Model, config: Config
-) -> list[Examples]:
-    """Cluster a composition and describe the meetings of the visitors that the model has not learned.
+    composition: Composition,
+    labels: NDArray[np.int64],
+    people: NDArray[np.int64],
+    counts: NDArray[np.bool_],
+    config: Config,
+) -> Examples:
+    """Describe the meetings of a composition's clusters whose visitor counts.
 
-    first_half: identities of one half of the people, in_first: that it is this half that counts.
+    Shapes: `(n,)`, rows as the composition's gallery. counts: images of people that the model behind the
+    clusters has not learned; a visitor counts by the person whom most of its images show.
     """
-    found = []
-    for step in BIASES:
-        clusters = config.clusters.model_copy(update={"bias": config.clusters.bias + step})
-        labels = place_faces(model, composition, config.model_copy(update={"clusters": clusters})).labels
-        described = describe_meetings(
-            composition.gallery, labels, composition.links, composition.scale, config.rounds
-        )
-        if len(described.visitor):
-            keys, people = main_identities(labels, identities(composition))
-            one, other = (people[np.searchsorted(keys, ends)] for ends in described[:2])
-            counts = np.isin(one, first_half) == in_first
-            found.append(Examples(described.inputs[counts], (one == other)[counts].astype(np.float32)))
-    return [some for some in found if len(some.same)]
+    described = describe_meetings(
+        composition.gallery, labels, composition.links, composition.scale, config.rounds
+    )
+    keys, main = main_identities(labels, people)
+    one, other = (main[np.searchsorted(keys, ends)] for ends in described[:2])
+    kept = np.isin(one, people[counts])
+    return Examples(described.inputs[kept], (one == other)[kept].astype(np.float32))
 
 
 def main_identities(

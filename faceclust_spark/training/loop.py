@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from faceclust_spark.config import Config
 from faceclust_spark.kernels.graph_convolution import Network, all_rows, pair_extras
-from faceclust_spark.kernels.joiner import Joiner
 from faceclust_spark.kernels.meetings import MEETING_INPUTS
 from faceclust_spark.kernels.model import Model
 from faceclust_spark.kernels.refine import to_tensors
@@ -23,11 +22,11 @@ from faceclust_spark.training.card import write_card
 from faceclust_spark.training.examples import PAIRS_PER_STEP, Example, draw_batch
 from faceclust_spark.training.galleries import (
     RECIPES,
+    Composition,
     LabelledGallery,
     Recipe,
 )
-from faceclust_spark.training.joining import Examples as Meetings
-from faceclust_spark.training.joining import draw_meetings, fit_joiner
+from faceclust_spark.training.halves import Learned, learn_from_halves
 from faceclust_spark.training.material import Material, check_galleries, draw_all, draw_material
 
 log = logging.getLogger(__name__)
@@ -61,46 +60,35 @@ def train(
     torch.set_num_threads(1)
     material = draw_material(galleries, config, recipes, generator)
     card = write_card(config, galleries, description or {})
-    joiner = None
+    learned = Learned(None, None)
     if card["network"]["pair_inputs"]:
-        joiner = _fit_joiner(material, card, config, generator)
-    if joiner is not None:
+        halves = [_model_of_half(half, card, config, generator) for half in material.halves]
+        learned = learn_from_halves(material, halves, config)
+    if learned.joiner is not None:
         card["joiner"] = {"inputs": MEETING_INPUTS}
+    if learned.calibration is not None:
+        card["calibration"] = learned.calibration._asdict()
     network = _new_network(card, material.examples)
     trained = _optimise(Model(network, card), material, config, generator)
-    return trained._replace(model=replace(trained.model, joiner=joiner))
+    return trained._replace(model=replace(trained.model, joiner=learned.joiner))
 
 
-def _fit_joiner(
-    material: Material,
-    card: dict[str, Any],
-    config: Config,
-    generator: np.random.Generator,
-) -> Joiner | None:
-    """Fit the joiner on clusters of people that the network behind them has not learned.
+def _model_of_half(
+    half: Sequence[Composition], card: dict[str, Any], config: Config, generator: np.random.Generator
+) -> Callable[[], Model] | None:
+    """Give how to train a network on half of the people; None where they have no examples."""
+    examples = draw_all(half, config, generator)
 
-    Two networks learn from half of the people each, and cluster whole compositions; of these the meetings
-    count whose visitor is of the other half. Among learned people clusters are better than they will ever
-    be again, and among half of the people hosts are fewer: a joiner of half compositions lost 0.003 to 0.008
-    on whole galleries. People held out for validation are among them: that is of the network alone. None
-    where no cluster meets another.
-    """
-    meetings: list[Meetings] = []
-    for number, learned in enumerate(material.halves):
-        examples = draw_all(learned, config, generator)
-        if not examples:
-            continue
+    def make() -> Model:
         network = _new_network(card, examples)
         optimiser, schedule = _optimiser(network, config, config.train.half_steps)
         for _ in range(config.train.half_steps):
             batch = draw_batch(examples[generator.integers(len(examples))], generator)
             _step(network, batch, optimiser, generator)
             schedule.step()
-        model = Model(network.eval(), card)
-        for composition, first_half in material.whole:
-            meetings += draw_meetings(composition, first_half, bool(number), model, config)
-    log.info("%d meetings of clusters to learn to join from", sum(len(some.same) for some in meetings))
-    return fit_joiner(meetings, config.train.seed) if meetings else None
+        return Model(network.eval(), card)
+
+    return make if examples else None
 
 
 def _new_network(card: dict[str, Any], examples: Sequence[Sequence[Example]]) -> Network:

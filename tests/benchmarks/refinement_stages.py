@@ -102,7 +102,7 @@ def time_stages(store: TableStore, refining: Refining, folder: Path) -> list[Spa
         first = _timed_write(store, schemas.REFINEMENTS, refined)
     # The stage's own function around the kernel: what it calls is looked up in the workers' own module.
     with _timed_in_workers(clusters, "_assigned", folder / schemas.CLUSTERS.name):
-        everyone = clusters.placed(store.read(schemas.REFINEMENTS), faces, config.clusters)
+        everyone = clusters.placed(store.read(schemas.REFINEMENTS), faces, config.clusters, None)
         found = clusters.clusters(everyone, faces)
         second = _timed_write(store, schemas.CLUSTERS, found)
     return [first, second]

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from faceclust_spark.config import ClustersConfig, ConfidencesConfig, SimilaritiesConfig
 from faceclust_spark.kernels.assignment import assign_faces, mint_cluster_ids, name_photos
+from faceclust_spark.kernels.calibration import Calibration
 from faceclust_spark.kernels.grid import cosine_matrix
 from faceclust_spark.kernels.grouping import gather_groups
 from faceclust_spark.kernels.model import model_bytes
@@ -25,6 +26,7 @@ from faceclust_spark.tables import schemas
 
 SIMILARITIES = SimilaritiesConfig()
 CLUSTERS = ClustersConfig()
+CALIBRATION = Calibration(0.3, 0.5, 0.2, -0.1)
 ONE_TASK = ConfidencesConfig(dense_size=30, block_neighbours=8, block_negatives=4)
 MANY_TASKS = ONE_TASK.model_copy(update={"pairs_per_task": 60})
 GALLERIES = {
@@ -62,6 +64,7 @@ def in_process(gallery, config):
             refined,
             CLUSTERS,
             named if (named >= 0).any() else None,
+            CALIBRATION,
         )
         ids = mint_cluster_ids(found.labels).tolist()
         for i, face in enumerate(group.face_ids.tolist()):
@@ -125,7 +128,7 @@ def test_spark_equals_one_process(spark, name):
         check_schema(sure, schemas.CONFIDENCES)
         names = (c.THRESHOLD, c.GROUP_KEY, c.FACE_ID, c.CONFIDENCE)
         assert rows_of(sure, *names) == expected_sure
-        found = clusters(placed(refined, faces.repartition(parts), CLUSTERS), faces).cache()
+        found = clusters(placed(refined, faces.repartition(parts), CLUSTERS, CALIBRATION), faces).cache()
         check_schema(found, schemas.CLUSTERS)
         columns = (c.IMAGE_ID, c.CLUSTER_ID, c.CONFIDENCE, c.STATUS, c.THRESHOLD)
         assert rows_of(found, *columns) == expected
@@ -176,4 +179,4 @@ def test_a_face_without_a_group_fails_loudly(spark):
     stranger = faces.limit(1).withColumns({c.FACE_ID: F.lit(7), c.IMAGE_ID: F.lit("stranger")})
     with pytest.raises(Exception, match="no root group holds the image stranger"):
         everyone = faces.unionByName(stranger)
-        clusters(placed(refined, everyone, CLUSTERS), everyone).toArrow()
+        clusters(placed(refined, everyone, CLUSTERS, None), everyone).toArrow()

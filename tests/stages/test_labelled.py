@@ -104,7 +104,8 @@ def test_a_gallery_without_labels_is_refused(spark, stored):
 
 
 def test_a_bound_model_is_trained_from_its_source(spark, stored):
-    config = load_config(None, ["train.steps=4", "train.hidden=8", "train.kind=bound"])
+    few = ["train.steps=4", "train.half_steps=4", "train.draws=1", "train.hidden=8"]
+    config = load_config(None, [*few, "train.kind=bound"])
     galleries, description = labelled_galleries(spark, [stored(make_rows())], config)
     card = train(galleries, config, description).model.card
     assert card["embedding"] == {"width": WIDTH, "model": "m1"}

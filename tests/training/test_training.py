@@ -9,11 +9,16 @@ import torch
 
 from faceclust_spark.config import load_config
 from faceclust_spark.errors import DataError, ModelMismatchError
+from faceclust_spark.kernels.assignment import MEMBER
+from faceclust_spark.kernels.calibration import calibrate, calibration_inputs
 from faceclust_spark.kernels.grid import normalise
 from faceclust_spark.kernels.metrics import score
 from faceclust_spark.kernels.model import load_model, save_model
+from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.refine import GroupInputs, describe, refine_groups
+from faceclust_spark.kernels.rounds import Placed
 from faceclust_spark.training import validation
+from faceclust_spark.training.calibrating import judge
 from faceclust_spark.training.examples import confidence_targets, pair_targets
 from faceclust_spark.training.galleries import (
     KEPT,
@@ -29,7 +34,10 @@ from faceclust_spark.training.loop import train
 from faceclust_spark.training.validation import CHANCE, evaluate, stale_for
 
 SMALL = (Recipe("as it is"), Recipe("few and large", people=8, images=(8, 15), least=3, attributes="some"))
-STEPS = ["train.half_steps=30", "train.steps=60", "train.validate_every=20", "train.hidden=16"]
+STEPS = [
+    f"train.{setting}"
+    for setting in ("half_steps=30", "steps=60", "validate_every=20", "hidden=16", "draws=1")
+]
 
 
 def make_gallery(people=40, seed=0, width=32, noise=0.9, images=(2, 9)):
@@ -247,6 +255,30 @@ def test_a_model_bound_to_an_embedding_refuses_another(trained, kind):
     model.check(32)
     with pytest.raises(ModelMismatchError, match="width 64"):
         model.check(64)
+
+
+def test_members_are_judged_by_the_person_whom_most_of_their_cluster_show():
+    labels = np.array([3, 3, 3, 7, 7, 9, 10, 10])
+    people = np.array([1, 1, 2, 5, 6, 4, 8, 8])
+    none = np.full(8, NO_CLUSTER)
+    margins = np.arange(8, dtype=np.float32)
+    placed = Placed(labels, np.full(8, 0.75, np.float32), np.full(8, MEMBER), none, margins)
+    counts = np.array([True] * 6 + [False] * 2)
+    found = judge(placed, people, counts)
+    assert found.right.tolist() == [True, True, False, True, False]  # of two equals the smaller identity
+    assert found.inputs[:, 1] == pytest.approx([np.log(3)] * 5)
+    assert found.inputs[:, 2].tolist() == [0, 1, 2, 3, 4]
+    assert np.exp(found.inputs[:, 3]) == pytest.approx([3, 3, 3, 2, 2])
+
+
+@pytest.mark.parametrize("kind", ["relations", "bound"])
+def test_the_card_holds_a_calibration_by_which_surer_is_righter(trained, kind):
+    calibration = trained(kind).model.calibration
+    assert np.isfinite(calibration).all()
+    surer = calibration_inputs(np.array([-1.0, 5.0]), np.array([-1, 6], np.float32), np.array([5, 5]))
+    low, high = calibrate(calibration, surer)
+    assert low < high
+    assert trained("literal").model.calibration is None
 
 
 def test_a_relations_model_learns_from_several_widths_and_serves_any():

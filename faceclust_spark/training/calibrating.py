@@ -1,0 +1,40 @@
+"""Training of the calibration: members of clusters of people that a network had not learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceclust_spark.kernels.calibration import Calibration, calibration_inputs, fit_calibration
+from faceclust_spark.kernels.rounds import Placed
+from faceclust_spark.training.joining import main_identities
+
+
+class Judged(NamedTuple):
+    """Members of the clusters of one composition, and whether they are where they belong."""
+
+    inputs: NDArray[np.float64]  # (n, 4)
+    right: NDArray[np.bool_]  # (n,) the image shows the person whom most of its cluster show
+
+
+def judge(placed: Placed, people: NDArray[np.int64], counts: NDArray[np.bool_]) -> Judged:
+    """Judge the members of clusters of two or more that count. placed: without a calibration."""
+    keys, main = main_identities(placed.labels, people)
+    place = np.searchsorted(keys, placed.labels)
+    sizes = np.bincount(place)[place]
+    kept = counts & (sizes > 1)
+    sure = placed.confidences[kept].astype(np.float64)
+    with np.errstate(divide="ignore"):  # they are limited later
+        own = np.log(sure) - np.log1p(-sure)
+    inputs = calibration_inputs(own, placed.margins[kept], sizes[kept])
+    return Judged(inputs, main[place][kept] == people[kept])
+
+
+def fit_judged(judged: Sequence[Judged]) -> Calibration:
+    """Fit the calibration. Compositions count by the square root of their members."""
+    share = np.concatenate([np.full(len(some.right), len(some.right) ** -0.5) for some in judged])
+    inputs = np.concatenate([some.inputs for some in judged])
+    return fit_calibration(inputs, np.concatenate([some.right for some in judged]), share)
