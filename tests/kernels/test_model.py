@@ -9,6 +9,7 @@ import torch
 
 import faceclust_spark
 from faceclust_spark.errors import ConfigError, ModelMismatchError
+from faceclust_spark.kernels.calibration import Calibration
 from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.model import (
     CARD,
@@ -129,16 +130,32 @@ def widen_network(folder):
     (folder / CARD).write_text(json.dumps(card), encoding="utf-8")
 
 
+def halve_calibration(folder):
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    card["calibration"] = {"constant": 1.0, "own": 0.5}
+    (folder / CARD).write_text(json.dumps(card), encoding="utf-8")
+
+
 def cut_weights(folder):
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-20])
 
 
-@pytest.mark.parametrize("damage", [damage_card, list_card, drop_network, widen_network, cut_weights])
+@pytest.mark.parametrize(
+    "damage", [damage_card, list_card, drop_network, widen_network, halve_calibration, cut_weights]
+)
 def test_a_damaged_model_is_a_config_error_that_names_it(tmp_path, damage):
     save_model(make_model(), tmp_path)
     damage(tmp_path)
     with pytest.raises(ConfigError, match=re.escape(str(tmp_path))):
         load_model(str(tmp_path))
+
+
+def test_a_calibration_travels_with_the_card(tmp_path):
+    calibration = Calibration(0.1, 0.2, 0.3, 1 / 3)
+    save_model(make_model(calibration=calibration._asdict()), tmp_path)
+    assert load_model(str(tmp_path)).calibration == calibration
+    assert model_from_bytes(model_bytes(load_model(str(tmp_path)))).calibration == calibration
+    assert make_model().calibration is None
 
 
 @pytest.mark.parametrize("kind", ["bound", "literal"])
