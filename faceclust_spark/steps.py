@@ -15,11 +15,12 @@ from faceclust_spark.stages.coarse_groups import coarse_groups
 from faceclust_spark.stages.confidences import confidences, refinements
 from faceclust_spark.stages.forest import forest
 from faceclust_spark.stages.ingest import Gallery, check_quarantined_share, ingested
+from faceclust_spark.stages.meetings import Nodes
 from faceclust_spark.stages.neighbours import neighbours, shard_count
 from faceclust_spark.stages.output import stage_schema
 from faceclust_spark.stages.recall import recall_audit
 from faceclust_spark.stages.root_groups import root_groups, shuffle_partitions
-from faceclust_spark.stages.rounds import Nodes, Played, play_rounds
+from faceclust_spark.stages.rounds import Played, play_rounds
 from faceclust_spark.stages.similarities import similarities
 from faceclust_spark.stages.sources import read_source
 from faceclust_spark.stages.summaries import cluster_summary

@@ -167,7 +167,7 @@ def test_the_hash_is_of_what_can_change_a_result():
         "spark.shuffle_partitions=7",
         "source=a",
         "tables=b",
-        "clusters.bias=1.250",
+        "clusters.bias=1.750",
     ]
     for override in [*same, "neighbours.k=40", "similarities.face_weight=0.9"]:
         assert load_config(None, [override]).hash() == base, override

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from faceclust_spark.config import ConfidencesConfig, SimilaritiesConfig
 from faceclust_spark.kernels.grid import cosine_matrix, dots_to_cosines, grid_scale
 from faceclust_spark.kernels.relations import (
-    NEAREST,
     NODE_INPUTS,
     PAIR_INPUTS,
     NearestMembers,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 WEAK_LINK = 0.3  # s; links below it are cut from the matrix that is convolved
 LINK_TEMPERATURE = 0.25
+CONVOLVED = 64  # links of an image in the matrix that is convolved: its nearest
 LOG_ODDS_STEPS = 256  # in one unit
 LOG_ODDS_LIMIT = 30.0
 ROWS_AT_ONCE = 1_024  # one fixed shape for every matrix product: see fixed_blocks
@@ -145,13 +145,13 @@ def to_tensors(groups: Sequence[Group], inputs: Sequence[GroupInputs]) -> GroupT
 
     sizes = [len(group.face_ids) for group in groups]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    width = 1 + max((one.nearest.rows.shape[1] for one in inputs), default=0)
+    width = 1 + min(max((one.nearest.rows.shape[1] for one in inputs), default=0), CONVOLVED)
     edges = np.tile(np.arange(starts[-1])[:, None], (1, width))
     weights = np.zeros((starts[-1], width), np.float32)
     for start, size, one in zip(starts, sizes, inputs, strict=False):
-        links = one.nearest.rows.shape[1]
-        edges[start : start + size, 1 : links + 1] = one.nearest.rows + start
-        weights[start : start + size, : links + 1] = link_weights(one.nearest.similarity)
+        links = min(one.nearest.rows.shape[1], CONVOLVED)
+        edges[start : start + size, 1 : links + 1] = one.nearest.rows[:, :links] + start
+        weights[start : start + size, : links + 1] = link_weights(one.nearest.similarity[:, :links])
     keys = [
         np.unique(np.concatenate([group.keys[row] for group in groups]), return_inverse=True)[1]
         for row in range(len(groups[0].keys))
@@ -232,7 +232,7 @@ def _nearest_fused(group: Group, similarities: SimilaritiesConfig, scale: Scale)
     face = standardise(cosine_matrix(group.vectors, group.vectors), scale)
     fused = fuse(face, attribute_similarities(group.attributes), similarities)
     np.fill_diagonal(fused, -np.inf)
-    order = np.argsort(-fused, axis=1, kind="stable")[:, : min(NEAREST, len(fused) - 1)]
+    order = np.argsort(-fused, axis=1, kind="stable")[:, : min(CONVOLVED, len(fused) - 1)]
     return NearestMembers(order.astype(np.int32), np.take_along_axis(fused, order, 1))
 
 

@@ -167,8 +167,9 @@ def part_rivals(hosts: Hosts, labels: NDArray[np.int64], photos: NDArray[np.int6
 def settle(placed: Placed, hosts: Hosts) -> Placed:
     """Give clusters their new labels, and say how sure their images are now, and what else they might be.
 
-    A joined image is as sure as the join, and as it was of its own small cluster. One that stays alone is no
-    surer of that than of its best host being another person; this host is its runner-up, and that of images
+    A joined image is as sure as the join, and as it was of its own small cluster; one that was alone and is
+    joined, as the surest of those that join it. One that stays alone is no surer of that than of its best
+    host being another person; this host is its runner-up, and that of images
     of small clusters that knew of none. A runner-up that came to be in the same cluster is none.
     """
     labels, confidences = placed.labels, placed.confidences
@@ -181,10 +182,15 @@ def settle(placed: Placed, hosts: Hosts) -> Placed:
     smallest = keys.copy()
     np.minimum.at(smallest, target, keys)
     one, alone = sigmoid(odds), sizes == 1
+    arrived = np.full(len(keys), -np.inf, np.float32)  # log-odds of the surest visitor
+    np.maximum.at(arrived, target[place[hosts.joins]], hosts.log_odds[hosts.joins])
+    has_company = (alone & (arrived > -np.inf))[inverse]
     joined = np.where(alone[inverse], one[inverse], confidences * one[inverse])
     stays = np.where(alone[inverse], np.fmin(confidences, sigmoid(-odds)[inverse]), confidences)
+    stays = np.where(has_company, sigmoid(arrived)[inverse], stays)
     renamed = smallest[target]
     runner_ups, margins = _next_best(placed, hosts, alone, inverse)
+    margins = np.where(has_company, margins + arrived[inverse], margins)
     known = runner_ups != NO_CLUSTER
     runner_ups[known] = renamed[np.searchsorted(keys, runner_ups[known])]
     labels = renamed[inverse]

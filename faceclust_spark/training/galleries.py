@@ -68,8 +68,6 @@ RECIPES = (
     Recipe("large beside all", share=0.7, off_centre=0.15, k=80, attributes="shuffled"),
     Recipe("useless attributes", share=0.6, attributes="noise"),
     Recipe("large as they are", least=18),
-    Recipe("very large", people=10, images=(120, 350), least=8, noise=0.3, attributes="some"),
-    Recipe("very large, off centre", people=8, images=(150, 300), least=8, noise=0.2, off_centre=0.3, k=80),
     Recipe("large and off centre", people=40, images=(50, 80), least=5, off_centre=0.35, attributes="noise"),
 )
 

@@ -15,6 +15,7 @@ from faceclust_spark.kernels.refine import (
     node_width,
     refine_groups,
     round_log_odds,
+    to_tensors,
 )
 from faceclust_spark.kernels.relations import (
     NODE_INPUTS,
@@ -219,6 +220,18 @@ def test_the_literal_kind_convolves_the_fused_matrix(size, similarities):
     np.testing.assert_allclose(nearest.similarity, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(fused, nearest.rows, 1), expected, rtol=1e-5, atol=1e-6)
     assert (nearest.rows != np.arange(size)[:, None]).all()
+
+
+def test_the_convolution_takes_the_nearest_64_of_longer_lists():
+    groups = [make_group(size) for size in (100, 30)]
+    inputs = [describe_as(group, "relations") for group in groups]
+    assert [one.nearest.rows.shape[1] for one in inputs] == [99, 29]
+    tensors = to_tensors(groups, inputs)
+    assert tensors.edges.shape == tensors.weights.shape == (130, 65)
+    np.testing.assert_array_equal(tensors.edges[:100, 1:], inputs[0].nearest.rows[:, :64])
+    np.testing.assert_array_equal(tensors.weights[:100], link_weights(inputs[0].nearest.similarity[:, :64]))
+    np.testing.assert_array_equal(tensors.edges[100:, 1:30], inputs[1].nearest.rows + 100)
+    assert (tensors.weights[100:, 30:] == 0).all()
 
 
 def test_attributes_reach_the_confidences_of_the_literal_kind():

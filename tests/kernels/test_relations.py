@@ -116,6 +116,12 @@ def attribute_reference(attributes, first, second):
 SIZES = [1, 2, 3, 12, 63, 64, 65, 90]
 
 
+@pytest.fixture(autouse=True)
+def short_lists(monkeypatch):
+    """Cut lists at 64, which the references can afford to cross."""
+    monkeypatch.setattr(relations, "NEAREST", 64)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("copies", [0, 4])
 def test_nearest_members_equal_a_sort_of_whole_numbers(size, copies):
@@ -125,6 +131,16 @@ def test_nearest_members_equal_a_sort_of_whole_numbers(size, copies):
     assert nearest.rows.tolist() == nearest_lists(vectors)
     s = standardise(cosine_matrix(vectors, vectors), SCALE)
     np.testing.assert_array_equal(nearest.similarity, np.take_along_axis(s, nearest.rows, 1))
+
+
+@pytest.mark.parametrize("size", [256, 257, 258, 300])
+def test_lists_hold_256_members(monkeypatch, size):
+    monkeypatch.undo()
+    vectors, _ = random_group(size, seed=size)
+    found = nearest_members(vectors, SCALE)
+    assert found.rows.shape == (size, min(256, size - 1))
+    assert all(row not in own for row, own in enumerate(found.rows.tolist()))
+    assert (np.diff(found.similarity, axis=1) <= 0).all()
 
 
 @pytest.mark.parametrize("block", [1, 7, 89, 90])

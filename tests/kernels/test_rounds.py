@@ -138,6 +138,18 @@ def test_labels_statuses_and_confidences_after_a_round():
     assert after.confidences == pytest.approx([0.8 * p[0], 0.8 * p[0], 0.8, 0.8, 0.8, p[1], p[2]], abs=1e-6)
 
 
+def test_one_that_was_alone_is_as_sure_as_its_surest_visitor():
+    placed = placed_in(np.array([0, 1, 2, 3]), [0.9, 0.9, 0.9, 0.9], [LEFT] * 4, [3, -1, -1, -1])
+    hosts = hosts_of((0, 3, -1.0), (1, 0, 2.0), (2, 0, 1.0))
+    hosts.joins[0] = False
+    after = settle(placed, hosts)
+    assert after.labels.tolist() == [0, 0, 0, 3]
+    p = 1 / (1 + np.exp(-np.array([2.0, 2.0, 1.0])))
+    assert after.confidences == pytest.approx([*p, 0.9], abs=1e-6)
+    assert after.runner_ups.tolist() == [3, -1, -1, -1]
+    assert after.margins[0] == 3.0  # 2 for its own cluster, 1 against the other
+
+
 def test_one_that_stays_alone_is_never_surer_than_before():
     placed = placed_in(np.arange(2), [0.3, 1.0], [LEFT, LEFT])
     hosts = hosts_of((1, 0, -3.0))
