@@ -162,6 +162,8 @@ def _describe_face(
         cluster_size=sum(other[c.CLUSTER_ID] == row[c.CLUSTER_ID] for other in members),
         status=row[c.STATUS],
         confidence=row[c.CONFIDENCE],
+        runner_up=row[c.RUNNER_UP],
+        margin=row[c.MARGIN],
         root_group_size=len(refined[row[c.ROOT_KEY]].face_ids),
         neighbours=ranked[0],
         rank=ranked[1],

@@ -12,13 +12,19 @@ _STEPS_SHOWN = 12  # of the strongest path; `to_dict` holds all
 
 @dataclass(frozen=True)
 class ExplainedFace:
-    """One of the two faces. rank: its other's place among its own neighbours, 1 = nearest."""
+    """One of the two faces.
+
+    runner_up: its next best cluster, margin: the log-odds by which its own is ahead; None where none is
+    known. rank: the other face's place among its neighbours, 1 = nearest.
+    """
 
     image_id: str
     cluster_id: str
     cluster_size: int
     status: str
     confidence: float
+    runner_up: str | None
+    margin: float | None
     root_group_size: int
     neighbours: int
     rank: int | None
@@ -217,7 +223,11 @@ def _face_lines(face: ExplainedFace, other: ExplainedFace) -> list[str]:
         else f"{other.image_id} is not among its {_count(face.neighbours, 'neighbour')}"
     )
     sure = f"{face.status}, confidence {face.confidence:.2f}"
-    return [f"{face.image_id}: {where}, {sure}", f"  {rank}"]
+    lines = [f"{face.image_id}: {where}, {sure}", f"  {rank}"]
+    if face.runner_up is not None and face.margin is not None:
+        way = "behind" if face.margin >= 0 else "ahead, but its cluster could not be joined"
+        lines.append(f"  next best: cluster {face.runner_up}, by log-odds {abs(face.margin):.2f} {way}")
+    return lines
 
 
 def _similarity_lines(found: Explanation) -> list[str]:

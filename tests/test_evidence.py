@@ -122,6 +122,9 @@ def test_facts_of_a_pair(store, cluster_of, same_cluster, same_root):
     assert found.compared.in_one_root is same_root
     assert found.similarity.faces == COSINES[a, b]
     above = np.count_nonzero(COSINES[a] > COSINES[a, b])  # itself included
+    own = cluster_of[images[0]]
+    assert (found.a.runner_up, found.a.margin) == (own[c.RUNNER_UP], own[c.MARGIN])
+    assert (own[c.RUNNER_UP] is not None) == (f"next best: cluster {own[c.RUNNER_UP]}, by" in str(found))
     assert found.a.rank == (above if COSINES[a, b] >= FLOOR else None)
     weakest = weakest_between(a, b)
     if weakest is None:

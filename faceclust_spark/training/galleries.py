@@ -59,6 +59,7 @@ class Composition(NamedTuple):
 KEPT = (0.4, 0.9)  # share of images that a further draw takes, from .. to
 RECIPES = (
     Recipe("as it is"),
+    Recipe("as it is, no attributes", attributes="none"),
     Recipe("half of the people", share=0.5, k=20),
     Recipe("fifth of the people", share=0.2, attributes="none"),
     Recipe("few and large", people=32, images=(60, 100), least=5, off_centre=0.25),
