@@ -37,6 +37,8 @@ def _clusters(spark, count=3):
         F.col("id").alias(c.FACE_ID),
         F.lit(0).cast("long").alias(c.ROOT_KEY),
         F.lit(0.4).cast("float").alias(c.THRESHOLD),
+        F.lit(None).cast("string").alias(c.RUNNER_UP),
+        F.lit(None).cast("float").alias(c.MARGIN),
     )
 
 
