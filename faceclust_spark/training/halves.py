@@ -9,7 +9,7 @@ out for validation are among them: they are held out from the network that is ke
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +18,11 @@ from faceclust_spark.config import Config
 from faceclust_spark.kernels.calibration import Calibration
 from faceclust_spark.kernels.joiner import Joiner
 from faceclust_spark.kernels.model import Model
+from faceclust_spark.kernels.rounds import Placed
 from faceclust_spark.training.calibrating import Judged, fit_judged, judge
+from faceclust_spark.training.galleries import Composition
 from faceclust_spark.training.joining import Examples, draw_meetings, fit_joiner
-from faceclust_spark.training.material import Material, Whole
+from faceclust_spark.training.material import Whole
 from faceclust_spark.training.validation import identities, place_faces
 
 log = logging.getLogger(__name__)
@@ -35,21 +37,26 @@ class Learned(NamedTuple):
     calibration: Calibration | None
 
 
-def learn_from_halves(
-    material: Material, networks: Sequence[Callable[[], Model] | None], config: Config
-) -> Learned:
+def learn_from_halves(wholes: Sequence[Whole], models: Sequence[Model | None], config: Config) -> Learned:
     """Learn to join clusters, and what a confidence means.
 
-    networks: give the model of each half of the people, or None where it has no examples.
+    models: of each half of the people, or None where it has no examples.
     """
     meetings: list[Examples] = []
     judged: list[Judged] = []
-    for number, make in enumerate(networks):
-        if make is None:
+    for number, model in enumerate(models):
+        if model is None:
             continue
-        model = make()
-        for whole in material.whole:
-            _cluster(whole, bool(number), model, config, meetings, judged)
+        for whole in wholes:
+            people = identities(whole.composition)
+            counts = np.isin(people, whole.first_half) == bool(number)
+            for step in BIASES:
+                placed = _cluster(model, whole.composition, step, config)
+                meetings.append(draw_meetings(whole.composition, placed.labels, people, counts, config))
+                if step == 0:
+                    judged.append(judge(placed, people, counts))
+    meetings = [some for some in meetings if len(some.same)]
+    judged = [some for some in judged if len(some.right)]
     log.info("%d meetings of clusters to learn to join from", sum(len(some.same) for some in meetings))
     return Learned(
         fit_joiner(meetings, config.train.seed) if meetings else None,
@@ -57,24 +64,7 @@ def learn_from_halves(
     )
 
 
-def _cluster(
-    whole: Whole,
-    in_first: bool,
-    model: Model,
-    config: Config,
-    meetings: list[Examples],
-    judged: list[Judged],
-) -> None:
-    """Cluster one composition and keep what concerns people of the half that the model has not learned."""
-    people = identities(whole.composition)
-    counts = np.isin(people, whole.first_half) == in_first
-    for step in BIASES:
-        clusters = config.clusters.model_copy(update={"bias": config.clusters.bias + step})
-        placed = place_faces(model, whole.composition, config.model_copy(update={"clusters": clusters}))
-        found = draw_meetings(whole.composition, placed.labels, people, counts, config)
-        if len(found.same):
-            meetings.append(found)
-        if step == 0:
-            rows = judge(placed, people, counts)
-            if len(rows.right):
-                judged.append(rows)
+def _cluster(model: Model, composition: Composition, step: float, config: Config) -> Placed:
+    """Cluster a composition with a bias that differs from the config's by `step`."""
+    clusters = config.clusters.model_copy(update={"bias": config.clusters.bias + step})
+    return place_faces(model, composition, config.model_copy(update={"clusters": clusters}))

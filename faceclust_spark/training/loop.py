@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -22,7 +22,6 @@ from faceclust_spark.training.card import write_card
 from faceclust_spark.training.examples import PAIRS_PER_STEP, Example, draw_batch
 from faceclust_spark.training.galleries import (
     RECIPES,
-    Composition,
     LabelledGallery,
     Recipe,
 )
@@ -62,8 +61,9 @@ def train(
     card = write_card(config, galleries, description or {})
     learned = Learned(None, None)
     if card["network"]["pair_inputs"]:
-        halves = [_model_of_half(half, card, config, generator) for half in material.halves]
-        learned = learn_from_halves(material, halves, config)
+        halves = [draw_all(half, config, generator) for half in material.halves]
+        models = [_train_on_half(examples, card, config, generator) for examples in halves]
+        learned = learn_from_halves(material.whole, models, config)
     if learned.joiner is not None:
         card["joiner"] = {"inputs": MEETING_INPUTS}
     if learned.calibration is not None:
@@ -73,22 +73,22 @@ def train(
     return trained._replace(model=replace(trained.model, joiner=learned.joiner))
 
 
-def _model_of_half(
-    half: Sequence[Composition], card: dict[str, Any], config: Config, generator: np.random.Generator
-) -> Callable[[], Model] | None:
-    """Give how to train a network on half of the people; None where they have no examples."""
-    examples = draw_all(half, config, generator)
-
-    def make() -> Model:
-        network = _new_network(card, examples)
-        optimiser, schedule = _optimiser(network, config, config.train.half_steps)
-        for _ in range(config.train.half_steps):
-            batch = draw_batch(examples[generator.integers(len(examples))], generator)
-            _step(network, batch, optimiser, generator)
-            schedule.step()
-        return Model(network.eval(), card)
-
-    return make if examples else None
+def _train_on_half(
+    examples: list[list[Example]],
+    card: dict[str, Any],
+    config: Config,
+    generator: np.random.Generator,
+) -> Model | None:
+    """Train a network on half of the people, without validation; None where they have no examples."""
+    if not examples:
+        return None
+    network = _new_network(card, examples)
+    optimiser, schedule = _optimiser(network, config, config.train.half_steps)
+    for _ in range(config.train.half_steps):
+        batch = draw_batch(examples[generator.integers(len(examples))], generator)
+        _step(network, batch, optimiser, generator)
+        schedule.step()
+    return Model(network.eval(), card)
 
 
 def _new_network(card: dict[str, Any], examples: Sequence[Sequence[Example]]) -> Network:
