@@ -297,9 +297,9 @@ def _play_rounds(run: Run, everyone: DataFrame, faces: DataFrame) -> Played:
         run.read(schemas.NEIGHBOURS),
         run.read(schemas.VECTORS),
         photos if config.clusters.same_photo == "apart" else None,
+        Scale(chosen.mean, chosen.standard_deviation),
     )
-    scale = Scale(chosen.mean, chosen.standard_deviation)
-    return play_rounds(everyone, nodes, model_bytes(model), scale, config.rounds, run.store.materialise)
+    return play_rounds(everyone, nodes, model_bytes(model), config.rounds, run.store.materialise)
 
 
 def load_model_of(config: Config) -> Model:

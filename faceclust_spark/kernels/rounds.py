@@ -169,26 +169,19 @@ def settle(placed: Placed, hosts: Hosts) -> Placed:
 
     A joined image is as sure as the join, and as it was of its own small cluster; one that was alone and is
     joined, as the surest of those that join it. One that stays alone is no surer of that than of its best
-    host being another person; this host is its runner-up, and that of images
-    of small clusters that knew of none. A runner-up that came to be in the same cluster is none.
+    host being another person; this host is its runner-up, and that of images of small clusters that knew of
+    none. A runner-up that came to be in the same cluster is none.
     """
-    labels, confidences = placed.labels, placed.confidences
-    keys, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    place = np.searchsorted(keys, hosts.visitor)
-    odds, joins = np.full(len(keys), np.nan, np.float32), np.zeros(len(keys), bool)
-    odds[place], joins[place] = hosts.log_odds, hosts.joins
+    keys, inverse, sizes = np.unique(placed.labels, return_inverse=True, return_counts=True)
+    place, host = np.searchsorted(keys, hosts.visitor), np.searchsorted(keys, hosts.host)
     target = np.arange(len(keys))
-    target[place[hosts.joins]] = np.searchsorted(keys, hosts.host[hosts.joins])
+    target[place[hosts.joins]] = host[hosts.joins]
     smallest = keys.copy()
     np.minimum.at(smallest, target, keys)
-    one, alone = sigmoid(odds), sizes == 1
+    renamed, alone = smallest[target], sizes == 1
     arrived = np.full(len(keys), -np.inf, np.float32)  # log-odds of the surest visitor
-    np.maximum.at(arrived, target[place[hosts.joins]], hosts.log_odds[hosts.joins])
+    np.maximum.at(arrived, host[hosts.joins], hosts.log_odds[hosts.joins])
     has_company = (alone & (arrived > -np.inf))[inverse]
-    joined = np.where(alone[inverse], one[inverse], confidences * one[inverse])
-    stays = np.where(alone[inverse], np.fmin(confidences, sigmoid(-odds)[inverse]), confidences)
-    stays = np.where(has_company, sigmoid(arrived)[inverse], stays)
-    renamed = smallest[target]
     runner_ups, margins = _next_best(placed, hosts, alone, inverse)
     margins = np.where(has_company, margins + arrived[inverse], margins)
     known = runner_ups != NO_CLUSTER
@@ -196,13 +189,33 @@ def settle(placed: Placed, hosts: Hosts) -> Placed:
     labels = renamed[inverse]
     known &= runner_ups != labels
     _, now, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    confidences = _confidences_after(placed.confidences, hosts, place, alone, inverse)
     return Placed(
         labels,
-        np.where(joins[inverse], joined, stays).astype(np.float32),
+        np.where(has_company, sigmoid(arrived)[inverse], confidences).astype(np.float32),
         np.where(sizes[now] > 1, MEMBER, placed.statuses),
         np.where(known, runner_ups, NO_CLUSTER),
         np.where(known, margins, np.float32(np.nan)),
     )
+
+
+def _confidences_after(
+    confidences: NDArray[np.float32],
+    hosts: Hosts,
+    place: NDArray[np.int64],
+    alone: NDArray[np.bool_],
+    cluster: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Give each image's confidence after a round, but for those that were alone and are joined.
+
+    place: of each visitor among the clusters. alone: of clusters. cluster: of each image.
+    """
+    odds, joins = np.full(len(alone), np.nan, np.float32), np.zeros(len(alone), bool)
+    odds[place], joins[place] = hosts.log_odds, hosts.joins
+    one, is_alone = sigmoid(odds)[cluster], alone[cluster]
+    joined = np.where(is_alone, one, confidences * one)
+    stays = np.where(is_alone, np.fmin(confidences, sigmoid(-odds)[cluster]), confidences)
+    return np.where(joins[cluster], joined, stays)
 
 
 def _next_best(

@@ -66,21 +66,17 @@ class Nodes(NamedTuple):
     """What the rounds read of a gallery.
 
     neighbours, vectors: as their tables. photos: face_id, photo_id of the faces that have one; None where
-    faces of one photo may share a cluster.
+    faces of one photo may share a cluster. scale: of its cosines.
     """
 
     neighbours: DataFrame
     vectors: DataFrame
     photos: DataFrame | None
+    scale: Scale
 
 
 def hosts(
-    placed: DataFrame,
-    nodes: Nodes,
-    joiner: bytes,
-    scale: Scale,
-    config: RoundsConfig,
-    materialise: Materialise,
+    placed: DataFrame, nodes: Nodes, joiner: bytes, config: RoundsConfig, materialise: Materialise
 ) -> DataFrame:
     """Give each small cluster that meets larger ones its most likely host, and how likely.
 
@@ -96,7 +92,7 @@ def hosts(
     meetings = materialise(meetings, "round_meetings")  # read four times
     described = _whole(
         _together(meetings, sized, nodes.vectors), c.HOST, c.CLUSTER_KEY, c.FACE_ID
-    ).mapInArrow(_describer(scale), _DESCRIBED)
+    ).mapInArrow(_describer(nodes.scale), _DESCRIBED)
     return _whole(described, c.VISITOR, c.HOST).mapInArrow(_chooser(joiner, config), _HOSTS)
 
 

@@ -12,14 +12,10 @@ from faceclust_spark.stages.meetings import Nodes, hosts
 from faceclust_spark.tables import columns as c
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyspark.sql import Column, DataFrame
 
     from faceclust_spark.config import RoundsConfig
-    from faceclust_spark.kernels.relations import Scale
-
-    Materialise = Callable[[DataFrame, str], DataFrame]
+    from faceclust_spark.stages.meetings import Materialise
 
 _LINK, _BEST, _OTHER = "_link", "_best", "_other"
 _ARRIVED, _SUREST = "_arrived", "_surest"
@@ -33,23 +29,18 @@ class Played(NamedTuple):
 
 
 def play_rounds(
-    placed: DataFrame,
-    nodes: Nodes,
-    joiner: bytes,
-    scale: Scale,
-    config: RoundsConfig,
-    materialise: Materialise,
+    placed: DataFrame, nodes: Nodes, joiner: bytes, config: RoundsConfig, materialise: Materialise
 ) -> Played:
     """Let small clusters join larger ones, in up to `config.count` rounds, as kernels.rounds does.
 
     placed: face_id, cluster_key, confidence, status, threshold, runner_up_key, margin and whatever else is
-    kept; nodes, joiner as `hosts`.
-    The threshold of a cluster that grew is forgotten (null): see stages.clusters.with_thresholds.
+    kept; joiner, materialise as `hosts`. The threshold of a cluster that grew is forgotten (null): see
+    stages.clusters.with_thresholds.
     """
     told: DataFrame | None = None
     for number in range(1, config.count + 1):
         placed = materialise(placed, f"round_placed_{number}")
-        found = hosts(placed, nodes, joiner, scale, config, materialise)
+        found = hosts(placed, nodes, joiner, config, materialise)
         found = materialise(found, f"round_hosts_{number}")
         joined = joins(found, placed, nodes.photos, config.least_log_odds)
         did_join = joined.select(c.VISITOR, F.lit(True).alias(c.JOINED))
@@ -84,17 +75,8 @@ def joins(found: DataFrame, placed: DataFrame, photos: DataFrame | None, least: 
 
 def settle(placed: DataFrame, found: DataFrame, joined: DataFrame) -> DataFrame:
     """Give faces their new labels, confidences, statuses and runner-ups, as `kernels.rounds.settle` does."""
-    smallest = joined.groupBy(c.HOST).agg(
-        F.least(c.HOST, F.min(c.VISITOR)).alias(_OTHER),
-        F.max(c.LOG_ODDS).alias(_ARRIVED),
-        F.max(c.TOGETHER).alias(_SUREST),
-    )
-    visitors = joined.select(c.VISITOR, c.HOST).join(smallest.select(c.HOST, _OTHER), c.HOST)
-    targets = smallest.withColumnRenamed(c.HOST, c.CLUSTER_KEY).unionByName(
-        visitors.select(F.col(c.VISITOR).alias(c.CLUSTER_KEY), _OTHER), allowMissingColumns=True
-    )
-    told = found.withColumnRenamed(c.VISITOR, c.CLUSTER_KEY)
-    moved = told.join(
+    targets = _targets(joined)
+    moved = found.withColumnRenamed(c.VISITOR, c.CLUSTER_KEY).join(
         joined.select(F.col(c.VISITOR).alias(c.CLUSTER_KEY), F.lit(True).alias(_LINK)), c.CLUSTER_KEY, "left"
     )
     own, alone = F.col(c.CONFIDENCE), F.col(c.VISITOR_SIZE) == 1
@@ -117,6 +99,24 @@ def settle(placed: DataFrame, found: DataFrame, joined: DataFrame) -> DataFrame:
         .withColumn(c.CLUSTER_KEY, F.coalesce(_OTHER, c.CLUSTER_KEY))
         .select(*placed.columns)
     )
+    return _rename_runner_ups(settled, targets)
+
+
+def _targets(joined: DataFrame) -> DataFrame:
+    """Give the clusters whose label changes or who are joined: cluster_key, the new label, surest visitor."""
+    smallest = joined.groupBy(c.HOST).agg(
+        F.least(c.HOST, F.min(c.VISITOR)).alias(_OTHER),
+        F.max(c.LOG_ODDS).alias(_ARRIVED),
+        F.max(c.TOGETHER).alias(_SUREST),
+    )
+    visitors = joined.select(c.VISITOR, c.HOST).join(smallest.select(c.HOST, _OTHER), c.HOST)
+    return smallest.withColumnRenamed(c.HOST, c.CLUSTER_KEY).unionByName(
+        visitors.select(F.col(c.VISITOR).alias(c.CLUSTER_KEY), _OTHER), allowMissingColumns=True
+    )
+
+
+def _rename_runner_ups(settled: DataFrame, targets: DataFrame) -> DataFrame:
+    """Give runner-ups their new labels, and forget those that came to be in the face's own cluster."""
     renamed = targets.select(F.col(c.CLUSTER_KEY).alias(c.RUNNER_UP_KEY), _OTHER)
     runner_up = F.coalesce(_OTHER, c.RUNNER_UP_KEY)
     is_other = runner_up != F.col(c.CLUSTER_KEY)
@@ -124,7 +124,7 @@ def settle(placed: DataFrame, found: DataFrame, joined: DataFrame) -> DataFrame:
         settled.join(renamed, c.RUNNER_UP_KEY, "left")
         .withColumn(c.MARGIN, F.when(is_other, F.col(c.MARGIN)))
         .withColumn(c.RUNNER_UP_KEY, F.when(is_other, runner_up))
-        .select(*placed.columns)
+        .select(*settled.columns)
     )
 
 

@@ -70,7 +70,7 @@ def in_frames(spark, gallery, placed, lists):
     start = spark.createDataFrame(pa.table(columns)).repartition(5, c.CONFIDENCE)
     found = spark.createDataFrame(pa.Table.from_batches(list(lists_to_batches(lists))))
     photos = faces_frame(spark, gallery).where(F.col(c.PHOTO_ID).isNotNull()).select(c.FACE_ID, c.PHOTO_ID)
-    return start, Nodes(found, vectors_frame(spark, gallery), photos)
+    return start, Nodes(found, vectors_frame(spark, gallery), photos, SCALE)
 
 
 @pytest.mark.parametrize(("count", "apart"), [(1, True), (3, True), (2, False)])
@@ -94,7 +94,7 @@ def test_rounds_give_what_they_give_in_one_process(spark, scratch, count, apart)
     start, nodes = in_frames(spark, gallery, placed, lists)
     nodes = nodes if apart else nodes._replace(photos=None)
     packed = model_bytes(with_joiner(joiner))
-    played = play_rounds(start, nodes, packed, SCALE, config, scratch[0])
+    played = play_rounds(start, nodes, packed, config, scratch[0])
     rows = sorted(played.placed.toArrow().to_pylist(), key=lambda row: row[c.FACE_ID])
     assert [row[c.FACE_ID] for row in rows] == gallery.face_ids.tolist()
     assert [row[c.CLUSTER_KEY] for row in rows] == alone.labels.tolist()
