@@ -17,7 +17,7 @@ from common import EVENT_LOG, Span, Work, matrix_to_arrow, read_events
 
 from faceclust_spark.arrow import vectors_to_arrow
 from faceclust_spark.config import Config, SparkConfig
-from faceclust_spark.kernels.model import Model, model_bytes
+from faceclust_spark.kernels.model import Model, model_bytes, model_from_bytes
 from faceclust_spark.kernels.refine import Group
 from faceclust_spark.kernels.relations import Scale
 from faceclust_spark.tables import columns as c
@@ -102,7 +102,8 @@ def time_stages(store: TableStore, refining: Refining, folder: Path) -> list[Spa
         first = _timed_write(store, schemas.REFINEMENTS, refined)
     # The stage's own function around the kernel: what it calls is looked up in the workers' own module.
     with _timed_in_workers(clusters, "_assigned", folder / schemas.CLUSTERS.name):
-        everyone = clusters.placed(store.read(schemas.REFINEMENTS), faces, config.clusters, None)
+        calibration = model_from_bytes(refining.model).calibration
+        everyone = clusters.placed(store.read(schemas.REFINEMENTS), faces, config.clusters, calibration)
         found = clusters.clusters(everyone, faces)
         second = _timed_write(store, schemas.CLUSTERS, found)
     return [first, second]
