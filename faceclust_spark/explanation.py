@@ -225,8 +225,8 @@ def _face_lines(face: ExplainedFace, other: ExplainedFace) -> list[str]:
     sure = f"{face.status}, confidence {face.confidence:.2f}"
     lines = [f"{face.image_id}: {where}, {sure}", f"  {rank}"]
     if face.runner_up is not None and face.margin is not None:
-        way = "behind" if face.margin >= 0 else "ahead, but its cluster could not be joined"
-        lines.append(f"  next best: cluster {face.runner_up}, by log-odds {abs(face.margin):.2f} {way}")
+        way = "behind" if face.margin >= 0 else "ahead of its own"
+        lines.append(f"  next best: cluster {face.runner_up}, log-odds {abs(face.margin):.2f} {way}")
     return lines
 
 

@@ -124,7 +124,7 @@ def test_facts_of_a_pair(store, cluster_of, same_cluster, same_root):
     above = np.count_nonzero(COSINES[a] > COSINES[a, b])  # itself included
     own = cluster_of[images[0]]
     assert (found.a.runner_up, found.a.margin) == (own[c.RUNNER_UP], own[c.MARGIN])
-    assert (own[c.RUNNER_UP] is not None) == (f"next best: cluster {own[c.RUNNER_UP]}, by" in str(found))
+    assert (own[c.RUNNER_UP] is not None) == (f"next best: cluster {own[c.RUNNER_UP]}, log" in str(found))
     assert found.a.rank == (above if COSINES[a, b] >= FLOOR else None)
     weakest = weakest_between(a, b)
     if weakest is None:
