@@ -1,4 +1,4 @@
-"""Training on small synthetic galleries: targets, seeds, people, errors; quality above chance only."""
+"""Training on small synthetic galleries: seeds, states, errors; quality above chance only."""
 
 import copy
 import json
@@ -6,52 +6,21 @@ import json
 import numpy as np
 import pytest
 import torch
+from labelled_people import SMALL, make_gallery, settings
 
-from faceclust_spark.config import load_config
 from faceclust_spark.errors import DataError, ModelMismatchError
-from faceclust_spark.kernels.assignment import MEMBER
 from faceclust_spark.kernels.calibration import calibrate, calibration_inputs
-from faceclust_spark.kernels.grid import normalise
 from faceclust_spark.kernels.metrics import score
 from faceclust_spark.kernels.model import load_model, save_model
-from faceclust_spark.kernels.recluster import NO_CLUSTER
-from faceclust_spark.kernels.refine import GroupInputs, describe, refine_groups
-from faceclust_spark.kernels.rounds import Placed
+from faceclust_spark.kernels.refine import describe, refine_groups
 from faceclust_spark.training import validation
-from faceclust_spark.training.calibrating import judge
-from faceclust_spark.training.examples import confidence_targets, pair_targets
+from faceclust_spark.training.examples import pair_targets
 from faceclust_spark.training.galleries import (
-    KEPT,
-    RECIPES,
-    LabelledGallery,
     Recipe,
     draw,
-    redraw,
-    split_identities,
-    take,
 )
 from faceclust_spark.training.loop import train
 from faceclust_spark.training.validation import CHANCE, evaluate, stale_for
-
-SMALL = (Recipe("as it is"), Recipe("few and large", people=8, images=(8, 15), least=3, attributes="some"))
-STEPS = [
-    f"train.{setting}"
-    for setting in ("half_steps=30", "steps=60", "validate_every=20", "hidden=16", "draws=1")
-]
-
-
-def make_gallery(people=40, seed=0, width=32, noise=0.9, images=(2, 9)):
-    generator = np.random.default_rng(seed)
-    person = np.repeat(np.arange(people), generator.integers(*images, size=people))
-    centres = normalise(generator.normal(size=(people, width)))
-    raw = centres[person] + noise * normalise(generator.normal(size=(len(person), width)))
-    attributes = generator.normal(size=(len(person), 3)).astype(np.float32)
-    attributes[generator.random(attributes.shape) < 0.1] = np.nan
-    return LabelledGallery(normalise(raw).astype(np.float32), attributes, 7 * person + 3)
-
-
-def settings(*overrides):
-    return load_config(None, [*STEPS, *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -65,72 +34,6 @@ def trained():
         return made[kind]
 
     return get
-
-
-def test_targets_of_pairs_by_hand():
-    pairs = np.array([0, 0, 1]), np.array([1, 2, 2])
-    inputs = GroupInputs(None, None, *pairs, None, True)
-    assert pair_targets(np.array([4, 9, 4]), inputs).tolist() == [0, 1, 0]
-
-
-def test_targets_of_confidences_by_hand():
-    labels = np.array([5, 5, 2, 2, 8, 1])
-    keys = np.array([[0] * 6, [0, 0, 0, 0, 4, 4], [0, 0, 2, 2, 4, 5]])
-    targets = confidence_targets(labels, keys)
-    assert targets.tolist() == [
-        [0, 0, 1, 1, 0, 0],  # 5 and 2 are equally frequent: the smaller label
-        [0, 0, 1, 1, 0, 1],
-        [1, 1, 1, 1, 1, 1],
-    ]
-    assert targets.dtype == np.float32
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_targets_of_confidences_equal_counting(seed):
-    generator = np.random.default_rng(seed)
-    labels, keys = generator.integers(4, size=30), generator.integers(5, size=(2, 30))
-    targets = confidence_targets(labels, keys)
-    for row in range(2):
-        for image in range(30):
-            group = labels[keys[row] == keys[row, image]].tolist()
-            winner = min(set(group), key=lambda label: (-group.count(label), label))
-            assert targets[row, image] == (labels[image] == winner)
-
-
-@pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])
-def test_people_are_either_held_out_or_learned(share):
-    labels = make_gallery().labels
-    held = split_identities(labels, share, np.random.default_rng(0))
-    assert not set(labels[held].tolist()) & set(labels[~held].tolist())
-    count = len(set(labels[held].tolist()))
-    assert count == min(max(1, round(share * 40)), 39)
-    other = split_identities(labels, share, np.random.default_rng(1))
-    assert (held != other).any()
-    part = take(make_gallery(), held)
-    assert [len(column) for column in part] == [held.sum()] * 3
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_compositions_hold_every_drawn_image_once_with_its_person(recipe):
-    gallery = make_gallery(people=60, images=(5, 9))
-    drawn = draw(gallery, recipe, settings(), np.random.default_rng(0))
-    ids = np.concatenate([group.face_ids for group in drawn.groups])
-    assert len(ids) == len(set(ids.tolist())) == sum(len(labels) for labels in drawn.labels)
-    people, sizes = np.unique(np.concatenate(drawn.labels), return_counts=True)
-    assert set(people.tolist()) <= set(gallery.labels.tolist())
-    of_each = np.unique(gallery.labels, return_counts=True)[1]
-    eligible = int((of_each >= min(recipe.least, of_each.max())).sum())
-    assert len(people) == min(recipe.people or round(recipe.share * eligible), eligible)
-    if recipe.images:
-        assert recipe.images[0] <= sizes.min() and sizes.max() < recipe.images[1]
-    width = {"none": 0, "some": 1}.get(recipe.attributes, 3)
-    assert {group.attributes.shape[1] for group in drawn.groups} <= {width, 0}
-    if not recipe.noise:  # the images still show their person: nearest to its centre
-        vectors = np.concatenate([group.vectors for group in drawn.groups]).astype(np.float64)
-        centred = normalise(vectors - vectors.mean(axis=0))
-        labels = np.concatenate(drawn.labels)
-        centres = normalise(np.stack([centred[labels == label].mean(axis=0) for label in people]))
-        assert (people[(centred @ centres.T).argmax(axis=1)] == labels).mean() > 0.9
 
 
 def test_the_same_seed_gives_the_same_weights(trained):
@@ -169,20 +72,6 @@ def test_the_last_state_is_kept_that_is_not_clearly_worse(monkeypatch):
     assert made.model.card["metrics"] == {"validation_f": 0.896, "step": 30, "all": 0.896}
     for name, value in made.model.network.state_dict().items():
         torch.testing.assert_close(value, states[2][name], rtol=0, atol=0)
-
-
-def test_further_draws_of_a_composition_take_a_part_of_the_images():
-    generator = np.random.default_rng(0)
-    recipe = Recipe("large", least=10)
-    first, *others = redraw(recipe, 5, generator)
-    assert first == recipe and len(others) == 4
-    assert all(KEPT[0] <= one.kept <= KEPT[1] and one.least == 6 for one in others)
-    gallery = make_gallery(people=100)
-    for one in redraw(Recipe("as it is"), 3, generator):
-        faces = len(draw(gallery, one, settings(), generator).gallery.face_ids)
-        assert faces == pytest.approx(one.kept * len(gallery.labels), rel=0.15)
-    tiny = make_gallery(people=1, images=(2, 3))
-    assert len(draw(tiny, Recipe("as it is", kept=1e-9), settings(), generator).gallery.face_ids) == 2
 
 
 @pytest.mark.parametrize("kind", ["relations", "bound", "literal"])
@@ -237,7 +126,10 @@ def test_a_trained_model_beats_chance_on_other_people(trained, kind):
             for own, group in zip(drawn.labels, drawn.groups, strict=True)
         ]
     )
-    assert np.median(log_odds[same == 1]) > np.median(log_odds[same == 0]) + 128  # in steps of 1/256
+    of_same, of_others = (np.median(log_odds[same == value]) for value in (1, 0))
+    assert of_same > of_others + 128  # in steps of 1/256
+    if kind == "relations":  # one that is bound to 40 people takes others for each other
+        assert of_same > 0 > of_others
 
 
 def test_the_literal_model_gives_confidences_and_no_pairs(trained):
@@ -255,20 +147,6 @@ def test_a_model_bound_to_an_embedding_refuses_another(trained, kind):
     model.check(32)
     with pytest.raises(ModelMismatchError, match="width 64"):
         model.check(64)
-
-
-def test_members_are_judged_by_the_person_whom_most_of_their_cluster_show():
-    labels = np.array([3, 3, 3, 7, 7, 9, 10, 10])
-    people = np.array([1, 1, 2, 5, 6, 4, 8, 8])
-    none = np.full(8, NO_CLUSTER)
-    margins = np.arange(8, dtype=np.float32)
-    placed = Placed(labels, np.full(8, 0.75, np.float32), np.full(8, MEMBER), none, margins)
-    counts = np.array([True] * 6 + [False] * 2)
-    found = judge(placed, people, counts)
-    assert found.right.tolist() == [True, True, False, True, False]  # of two equals the smaller identity
-    assert found.inputs[:, 1] == pytest.approx([np.log(3)] * 5)
-    assert found.inputs[:, 2].tolist() == [0, 1, 2, 3, 4]
-    assert np.exp(found.inputs[:, 3]) == pytest.approx([3, 3, 3, 2, 2])
 
 
 @pytest.mark.parametrize("kind", ["relations", "bound"])
