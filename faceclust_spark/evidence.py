@@ -61,6 +61,7 @@ def explain(store: TableStore, image_a: str, image_b: str, config: Config) -> Ex
         groups=_compare_groups(store, ids, refined),
         compared=_compare_refined(store, own, members, refined, config),
         meetings=_find_meetings(store, own, members),
+        least_log_odds=config.rounds.least_log_odds,
     )
 
 

@@ -125,6 +125,7 @@ class Explanation:
 
     path: the strongest chain of neighbours between the two; empty where none connects them. meetings: of
     the small clusters that rounds made their cluster of, or that rounds compared where they are apart.
+    least_log_odds: what a meeting must exceed to join (rounds.least_log_odds).
     """
 
     a: ExplainedFace
@@ -134,6 +135,7 @@ class Explanation:
     groups: tuple[GroupsAt, ...]
     compared: Compared
     meetings: tuple[Meeting, ...] = ()
+    least_log_odds: float = 0.0
 
     @property
     def together(self) -> bool:
@@ -198,6 +200,11 @@ class Explanation:
         return "they were compared, but what links their clusters was too weak to join them"
 
     def _why_not_met(self) -> str:
+        if any(one.log_odds > self.least_log_odds for one in self.meetings):
+            return (
+                "a round held them for one person, but the larger cluster joined a third one itself, or a "
+                "likelier visitor shows the same photo"
+            )
         if self.meetings:
             return "a round compared their clusters, and held them for two people"
         lowest = self.groups[0].threshold

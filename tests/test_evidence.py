@@ -12,6 +12,14 @@ from grouped_gallery import SCALE, coarse_frame, cosine_model, faces_frame, make
 from faceclust_spark.config import Config
 from faceclust_spark.errors import DataError
 from faceclust_spark.evidence import explain
+from faceclust_spark.explanation import (
+    Compared,
+    ExplainedFace,
+    Explanation,
+    GroupsAt,
+    Meeting,
+    Similarity,
+)
 from faceclust_spark.kernels.forest import Edges, maximum_spanning_forest
 from faceclust_spark.kernels.grid import cosine_matrix
 from faceclust_spark.kernels.model import model_bytes
@@ -169,3 +177,26 @@ def test_images_that_cannot_be_explained(store):
         explain(store, "grey", known, CONFIG)
     with pytest.raises(DataError, match="given twice"):
         explain(store, known, known, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("meetings", "told"),
+    [
+        ([], "never compared, since no chain"),
+        ([(-2.0, False)], "held them for two people"),
+        ([(0.2, False), (-1.0, False)], "held them for two people"),  # not above what joining takes
+        ([(-1.0, False), (0.3, False)], "joined a third"),
+    ],
+)
+def test_rounds_that_left_two_faces_apart(meetings, told):
+    one, other = (
+        ExplainedFace(name, f"c{name}", 1, "left", 0.5, "c9", margin, 1, 4, None)
+        for name, margin in (("a", 1.25), ("b", -0.5))
+    )
+    at = GroupsAt(0.4, False, 1, 1, 0.4, 0.4, 1.0, 1.0)
+    met = tuple(Meeting(1, "a", 1, "b", log_odds, joined) for log_odds, joined in meetings)
+    found = Explanation(one, other, Similarity(0.3, None, 0.3), (), (at,), Compared(), met, 0.25)
+    assert found.verdict.startswith("Apart: ") and told in found.verdict
+    assert "next best: cluster c9, log-odds 1.25 behind\n" in str(found)
+    assert "next best: cluster c9, log-odds 0.50 ahead of its own\n" in str(found)
+    assert found.to_dict()["a"]["margin"] == 1.25
