@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from faceclust_spark import steps
 from faceclust_spark.config import Config
 from faceclust_spark.report import RunSummary, summarise_run
+from faceclust_spark.run_state import Run
 from faceclust_spark.stages.sources import read_source
-from faceclust_spark.steps import Run
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.lease import Lease
 from faceclust_spark.tables.ledger import Ledger, Outcome

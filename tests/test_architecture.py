@@ -92,6 +92,7 @@ LAYERS = (
     ("stages", "session"),
     ("tables.storage", "tables.ledger", "tables.lease", "tables.maintenance", "evidence", "report"),
     ("planning",),
+    ("run_state",),
     ("steps",),
     ("pipeline",),
     ("verbs",),

@@ -1,0 +1,78 @@
+"""What every stage of one run is given: where it reads and writes, and what it need not read again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from faceclust_spark.stages.cells import cells_from_frame
+from faceclust_spark.stages.thresholds import thresholds_from_frame
+from faceclust_spark.tables import schemas
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from faceclust_spark.config import Config
+    from faceclust_spark.kernels.cells import Cells
+    from faceclust_spark.kernels.thresholds import Thresholds
+    from faceclust_spark.tables.lease import Lease
+    from faceclust_spark.tables.schemas import Table
+    from faceclust_spark.tables.storage import TableStore
+
+
+@dataclass
+class Known:
+    """What a run has read or written and need not read again, while it holds the lease."""
+
+    faces: int | None = None
+    thresholds: Thresholds | None = None
+    cells: Cells | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of one run is given."""
+
+    spark: SparkSession
+    store: TableStore
+    lease: Lease
+    config: Config
+    run_id: str
+    source: str
+    known: Known = field(default_factory=Known)
+
+    def read(self, table: Table) -> DataFrame:
+        """Read a table's newest version."""
+        return self.store.read(table)
+
+    def read_or_empty(self, table: Table) -> DataFrame:
+        """Read a table, or no rows of its schema where it has not been written."""
+        return self.read(table) if self.store.exists(table) else self.spark.createDataFrame([], table.schema)
+
+    def faces(self) -> int:
+        """Give the number of faces of the gallery."""
+        if self.known.faces is None:
+            self.known.faces = self.read(schemas.FACES).count()
+        return self.known.faces
+
+    def thresholds(self) -> Thresholds:
+        """Give the floor and the first thresholds, as stored."""
+        if self.known.thresholds is None:
+            self.known.thresholds = thresholds_from_frame(self.read(schemas.THRESHOLDS))
+        return self.known.thresholds
+
+    def cells(self) -> Cells:
+        """Give the cells."""
+        if self.known.cells is None:
+            self.known.cells = cells_from_frame(self.read(schemas.CELLS))
+        return self.known.cells
+
+    def write(self, table: Table, rows: DataFrame) -> None:
+        """Replace a table by this run's rows, in one commit, while the lease is held."""
+        self.lease.confirm()
+        self.store.replace(table, rows, self.run_id)
+
+    def merge(self, table: Table, rows: DataFrame) -> None:
+        """Merge rows into a table by its keys, in one commit, while the lease is held."""
+        self.lease.confirm()
+        self.store.merge(table, rows, self.run_id)
