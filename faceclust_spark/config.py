@@ -207,6 +207,9 @@ class SparkConfig(Section):
     jars: str | None = None  # folder with Delta's jars, for machines without network
     driver_memory: str = "4g"  # local mode: driver and tasks share it
     shuffle_partitions: Positive | Auto = "auto"  # auto: twice the cores of a local session
+    # Galleries of up to so many faces are clustered in the driver's process, which Spark's tasks would keep
+    # waiting; 0: never. At 200,000 faces of 256 components it holds about 2 GB.
+    driver_faces: Annotated[int, Field(ge=0)] = 200_000
     settings: dict[str, str] = {}  # further ones, by their Spark names
 
 

@@ -15,33 +15,24 @@ from numpy.typing import NDArray
 
 from faceclust_spark.config import Config
 from faceclust_spark.errors import DataError
-from faceclust_spark.kernels import cells as cells_kernel
-from faceclust_spark.kernels import thresholds as thresholds_kernel
-from faceclust_spark.kernels.assignment import (
-    NO_PHOTO,
-    Assignment,
-    assign_alone,
-    assign_faces,
-    mint_cluster_ids,
-    name_photos,
-)
+from faceclust_spark.kernels.assignment import NO_PHOTO, mint_cluster_ids
 from faceclust_spark.kernels.faces import prepare_faces
 from faceclust_spark.kernels.forest import edges_of_lists, maximum_spanning_forest
-from faceclust_spark.kernels.grouping import batch_groups, gather_groups
-from faceclust_spark.kernels.groups import CoarseGroups, cut_forest, mean_cosine
-from faceclust_spark.kernels.ids import sample_rows
+from faceclust_spark.kernels.in_memory import (
+    cut_groups,
+    find_cells,
+    find_thresholds,
+    place_faces,
+    refine_gallery,
+    scale_of,
+)
 from faceclust_spark.kernels.neighbours import find_neighbours
 from faceclust_spark.kernels.recluster import NO_CLUSTER
-from faceclust_spark.kernels.relations import Scale
-from faceclust_spark.kernels.rounds import Gallery, Links, Placed, join_clusters, neighbour_links
-from faceclust_spark.kernels.threads import map_parts
-from faceclust_spark.kernels.thresholds import Thresholds, choose_thresholds
+from faceclust_spark.kernels.rounds import Gallery, Links, join_clusters, neighbour_links
 
 if TYPE_CHECKING:
-    from faceclust_spark.kernels.model import Model
-    from faceclust_spark.kernels.refine import Group
-
-PAIRS_PER_BATCH = 100_000  # refined at once by a thread: bounds memory, does not change a bit
+    from faceclust_spark.kernels.groups import CoarseGroups
+    from faceclust_spark.kernels.thresholds import Thresholds
 
 
 @dataclass(frozen=True)
@@ -103,11 +94,15 @@ def cluster(
     model.check_rule(config.clusters.rule)
     photos = _photo_numbers(photo_ids, len(order))[order]
     grouped = group_faces(face_ids, vectors, config)
-    placed = _refine(grouped, vectors, standardised, photos, model, config)
+    scale = scale_of(grouped.thresholds)
+    gallery = Gallery(face_ids, vectors, standardised, photos)
+    refined = refine_gallery(gallery, grouped.coarse, model, config, scale)
+    placed = place_faces(grouped.coarse, refined, photos, config.clusters, model.calibration)
     if model.joiner is not None and config.clusters.rule == "correlation":
-        apart = photos if config.clusters.same_photo == "apart" else np.full(len(order), NO_PHOTO)
-        gallery, scale = Gallery(face_ids, vectors, standardised, apart), scale_of(grouped.thresholds)
-        placed = join_clusters(gallery, placed, grouped.links, model.joiner, scale, config.rounds)
+        if config.clusters.same_photo != "apart":
+            gallery = gallery._replace(photos=np.full(len(order), NO_PHOTO))
+        played = join_clusters(gallery, placed, grouped.links, model.joiner, scale, config.rounds)
+        placed = played.placed
     back = np.argsort(order)
     names, labels = np.unique(placed.labels, return_inverse=True)
     known = placed.runner_ups != NO_CLUSTER
@@ -128,68 +123,12 @@ def group_faces(face_ids: NDArray[np.int64], vectors: NDArray[np.int16], config:
 
     Shapes: `(n,)` ascending, grid vectors `(n, d)`.
     """
-    count = len(face_ids)
-    sample = sample_rows(face_ids, config.coarse_groups.random_pairs_sample, thresholds_kernel.SAMPLE)
-    thresholds = choose_thresholds(vectors[sample], count, config.neighbours, config.coarse_groups)
-    size = cells_kernel.sample_size(count, config.cells)
-    sample = sample_rows(face_ids, size, cells_kernel.SAMPLE)
-    cells = cells_kernel.train_cells(vectors[sample], count, config.cells)
+    thresholds = find_thresholds(face_ids, vectors, config)
+    cells = find_cells(face_ids, vectors, config)
     lists = find_neighbours(face_ids, vectors, cells, thresholds.floor, config.neighbours)
-    coarse = cut_forest(
-        face_ids,
-        maximum_spanning_forest(edges_of_lists(lists)),
-        np.array(thresholds.groups, np.float32),
-        config.coarse_groups,
-        lambda ids: mean_cosine(vectors[np.searchsorted(face_ids, ids)]),
-    )
+    forest = maximum_spanning_forest(edges_of_lists(lists))
+    coarse = cut_groups(face_ids, vectors, forest, thresholds.groups, config.coarse_groups)
     return Grouped(thresholds, coarse, neighbour_links(face_ids, lists))
-
-
-def _refine(
-    grouped: Grouped,
-    vectors: NDArray[np.int16],
-    attributes: NDArray[np.float32],
-    photos: NDArray[np.int64],
-    model: Model,
-    config: Config,
-) -> Placed:
-    """Place each face within its root group."""
-    from faceclust_spark.kernels.graph_convolution import one_torch_thread
-    from faceclust_spark.kernels.refine import refine_groups
-
-    face_ids, levels = grouped.coarse.face_ids, grouped.coarse.thresholds
-    scale = scale_of(grouped.thresholds)
-    _, place, sizes = np.unique(grouped.coarse.keys[0], return_inverse=True, return_counts=True)
-    alone = sizes[place] == 1
-    met = np.flatnonzero(~alone)
-    coarse = grouped.coarse._replace(face_ids=face_ids[met], keys=grouped.coarse.keys[:, met])
-
-    def refine(batch: list[Group]) -> list[Assignment]:
-        refined = refine_groups(batch, model, config.confidences, config.similarities, scale)
-        found = []
-        for group, refinement in zip(batch, refined, strict=True):
-            own = name_photos(group.face_ids, photos[np.searchsorted(face_ids, group.face_ids)])
-            what = (group.face_ids, levels, group.keys, refinement, config.clusters, own, model.calibration)
-            found.append(assign_faces(*what))
-        return found
-
-    groups = gather_groups(coarse, vectors[met], attributes[met])
-    batches = batch_groups(groups, config.confidences, PAIRS_PER_BATCH)
-    batches.sort(key=lambda batch: -sum(len(group.face_ids) ** 2 for group in batch))  # no long one is last
-    with one_torch_thread():
-        found = [one for batch in map_parts(refine, batches) for one in batch]
-    found.append(assign_alone(face_ids[alone], levels))
-    ids = np.concatenate([*(group.face_ids for batch in batches for group in batch), face_ids[alone]])
-    order = np.argsort(ids)
-    everyone = Assignment(*(np.concatenate(part)[order] for part in zip(*found, strict=True)))
-    return Placed(
-        everyone.labels, everyone.confidences, everyone.statuses, everyone.runner_ups, everyone.margins
-    )
-
-
-def scale_of(thresholds: Thresholds) -> Scale:
-    """Give centre and spread of a gallery's random pairs."""
-    return Scale(thresholds.mean, thresholds.standard_deviation)
 
 
 def _photo_numbers(photo_ids: Sequence[str | None] | None, count: int) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from faceclust_spark import steps
 from faceclust_spark.config import Config
 from faceclust_spark.report import RunSummary, summarise_run
-from faceclust_spark.run_state import Run
+from faceclust_spark.run_state import Run, load_model_of
 from faceclust_spark.stages.sources import read_source
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.lease import Lease
@@ -92,7 +92,7 @@ def _run(
     run_id = run_id or new_run_id()
     store = TableStore(spark, tables)
     if len(stages) > 1:
-        steps.load_model_of(config)  # a model that is not there is found out before the work, not after it
+        load_model_of(config)  # a model that is not there is found out before the work, not after it
     if fresh or not store.exists(schemas.RUNS):
         read_source(spark, source, config.ingest)  # one that cannot be read costs no tables, and makes none
     log.info("run %s: %s into %s", run_id, source, store.base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from faceclust_spark.held import Held
 from faceclust_spark.stages.cells import cells_from_frame
 from faceclust_spark.stages.thresholds import thresholds_from_frame
 from faceclust_spark.tables import schemas
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from faceclust_spark.config import Config
     from faceclust_spark.kernels.cells import Cells
+    from faceclust_spark.kernels.model import Model
     from faceclust_spark.kernels.thresholds import Thresholds
     from faceclust_spark.tables.lease import Lease
     from faceclust_spark.tables.schemas import Table
@@ -27,6 +29,8 @@ class Known:
     faces: int | None = None
     thresholds: Thresholds | None = None
     cells: Cells | None = None
+    model: Model | None = None
+    held: Held | None = None
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,9 @@ class Run:
         """Read a table's newest version."""
         return self.store.read(table)
 
-    def read_or_empty(self, table: Table) -> DataFrame:
-        """Read a table, or no rows of its schema where it has not been written."""
-        return self.read(table) if self.store.exists(table) else self.spark.createDataFrame([], table.schema)
+    def read_if_there(self, table: Table) -> DataFrame | None:
+        """Read a table, where it has been written."""
+        return self.read(table) if self.store.exists(table) else None
 
     def faces(self) -> int:
         """Give the number of faces of the gallery."""
@@ -67,6 +71,23 @@ class Run:
             self.known.cells = cells_from_frame(self.read(schemas.CELLS))
         return self.known.cells
 
+    def model(self) -> Model:
+        """Give the model that the config names."""
+        if self.known.model is None:
+            self.known.model = load_model_of(self.config)
+        return self.known.model
+
+    @property
+    def held(self) -> Held:
+        """Give the gallery as arrays of this process; see `fits_driver`."""
+        if self.known.held is None:
+            self.known.held = Held(self.read)
+        return self.known.held
+
+    def fits_driver(self) -> bool:
+        """Tell whether the gallery is small enough to be clustered in this process."""
+        return self.faces() <= self.config.spark.driver_faces
+
     def write(self, table: Table, rows: DataFrame) -> None:
         """Replace a table by this run's rows, in one commit, while the lease is held."""
         self.lease.confirm()
@@ -76,3 +97,12 @@ class Run:
         """Merge rows into a table by its keys, in one commit, while the lease is held."""
         self.lease.confirm()
         self.store.merge(table, rows, self.run_id)
+
+
+def load_model_of(config: Config) -> Model:
+    """Load the model that the config names. Raises ConfigError where there is none, or it does not fit."""
+    from faceclust_spark.kernels.model import load_model
+
+    model = load_model(config.confidences.model)
+    model.check_rule(config.clusters.rule)
+    return model

@@ -18,7 +18,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ _NO_TABLE = (
     "DELTA_PATH_DOES_NOT_EXIST",
     "DELTA_TABLE_NOT_FOUND",
 )
+_SETTINGS_LOCK = threading.RLock()  # a session's settings are those of all its threads
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -88,6 +90,27 @@ def require_delta(session: SparkSession) -> None:
             raise DeltaUnavailableError(
                 f"Delta Lake does not work in this session ({reason}): {_DELTA_REMEDY}"
             ) from None
+
+
+@contextlib.contextmanager
+def set_for_now(session: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Change settings of a session, anybody's, until the end of the block: what only a setting can say.
+
+    Where the session refuses, as serverless ones may, they stay as they are.
+    """
+    from pyspark.errors import PySparkException
+
+    with _SETTINGS_LOCK:
+        before: dict[str, str | None] = {name: session.conf.get(name, None) for name in settings}
+        try:
+            for name, value in settings.items():
+                with contextlib.suppress(PySparkException):
+                    session.conf.set(name, value)
+            yield
+        finally:
+            for name, former in before.items():
+                with contextlib.suppress(PySparkException):
+                    session.conf.unset(name) if former is None else session.conf.set(name, former)
 
 
 def delta_jars(folder: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
+from faceclust_spark import driver_steps
 from faceclust_spark.errors import DataError
 from faceclust_spark.stages.cells import cells, cells_frame
 from faceclust_spark.stages.clusters import clusters, placed, with_thresholds
@@ -32,7 +33,6 @@ from faceclust_spark.tables.storage import FOREST_SCRATCH, INGEST_SCRATCH, round
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from faceclust_spark.config import Config
     from faceclust_spark.kernels.model import Model
     from faceclust_spark.run_state import Run
 
@@ -47,7 +47,7 @@ def write_ingest(run: Run) -> Outcome:
     first = not run.store.exists(schemas.FACES)
     source = read_source(run.spark, run.source, run.config.ingest)
     stored = (schemas.FACES, schemas.VECTORS, schemas.ATTRIBUTE_STATISTICS)
-    gallery = Gallery(*(run.read_or_empty(table) for table in stored))
+    gallery = Gallery(*(run.read_if_there(table) for table in stored))
     try:
         batch = ingested(source, run.source, gallery, run.config.ingest, run.store.materialise)
         if batch.counts.quarantined or not run.store.exists(schemas.QUARANTINE):
@@ -102,29 +102,38 @@ def _remove_orphans(run: Run) -> None:
 
 def write_thresholds(run: Run) -> Outcome:
     """Choose the floor and the first thresholds."""
-    config = run.config
-    chosen = thresholds(run.read(schemas.VECTORS), run.faces(), config.neighbours, config.coarse_groups)
+    if run.fits_driver():
+        driver_steps.write_thresholds(run)
+    else:
+        config, vectors = run.config, run.read(schemas.VECTORS)
+        chosen = thresholds(vectors, run.faces(), config.neighbours, config.coarse_groups)
+        run.write(schemas.THRESHOLDS, thresholds_frame(run.spark, chosen))
+        run.known.thresholds = chosen
+    chosen = run.thresholds()
     log.info(
         "%-14s %s: %s", "thresholds", ", ".join(f"{t:.3f}" for t in chosen.groups), chosen.groups_chosen_by
     )
-    run.write(schemas.THRESHOLDS, thresholds_frame(run.spark, chosen))
-    run.known.thresholds = chosen
     return Outcome(1 + len(chosen.groups), unit="thresholds")
 
 
 def write_cells(run: Run) -> Outcome:
     """Train the cells."""
-    trained = cells(run.read(schemas.VECTORS), run.faces(), run.config.cells)
-    run.write(schemas.CELLS, cells_frame(run.spark, trained))
-    run.known.cells = trained
-    return Outcome(len(trained.centroids), unit="cells")
+    if run.fits_driver():
+        driver_steps.write_cells(run)
+    else:
+        run.known.cells = cells(run.read(schemas.VECTORS), run.faces(), run.config.cells)
+        run.write(schemas.CELLS, cells_frame(run.spark, run.known.cells))
+    return Outcome(len(run.cells().centroids), unit="cells")
 
 
 def write_neighbours(run: Run) -> Outcome:
     """Search each face's neighbours, and audit the search where it is asked for."""
     vectors, floor = run.read(schemas.VECTORS), run.thresholds().floor
-    shards = shard_count(run.faces(), shuffle_partitions(vectors))
-    run.write(schemas.NEIGHBOURS, neighbours(vectors, run.cells(), floor, run.config.neighbours, shards))
+    if run.fits_driver():
+        driver_steps.write_neighbours(run)
+    else:
+        shards = shard_count(run.faces(), shuffle_partitions(vectors))
+        run.write(schemas.NEIGHBOURS, neighbours(vectors, run.cells(), floor, run.config.neighbours, shards))
     if run.config.neighbours.audit:
         found = run.read(schemas.NEIGHBOURS)
         run.write(schemas.RECALL_AUDIT, recall_audit(vectors, found, floor, run.config.neighbours))
@@ -138,6 +147,8 @@ def write_neighbours(run: Run) -> Outcome:
 
 def write_coarse_groups(run: Run) -> Outcome:
     """Span the forest, and cut it into coarse groups."""
+    if run.fits_driver():
+        return driver_steps.write_coarse_groups(run)
     vectors, found = run.read(schemas.VECTORS), run.read(schemas.NEIGHBOURS)
     config = run.config.coarse_groups
     levels = run.thresholds().groups
@@ -172,11 +183,13 @@ def write_similarities(run: Run) -> Outcome:
 
 def write_confidences(run: Run) -> Outcome:
     """Refine each root group: confidences, and log-odds of its pairs."""
+    if run.fits_driver():
+        return driver_steps.write_confidences(run)
     from faceclust_spark.kernels.model import model_bytes
     from faceclust_spark.kernels.relations import Scale
 
     config, vectors = run.config, run.read(schemas.VECTORS)
-    model = load_model_of(config)
+    model = run.model()
     _check_model(model, run)
     chosen = run.thresholds()
     scale = Scale(chosen.mean, chosen.standard_deviation)
@@ -193,8 +206,10 @@ def write_confidences(run: Run) -> Outcome:
 
 def write_clusters(run: Run) -> Outcome:
     """Cluster the root groups again, play the rounds, and describe the clusters."""
+    if run.fits_driver():
+        return driver_steps.write_clusters(run)
     refined, faces = run.read(schemas.REFINEMENTS), run.read(schemas.FACES)
-    everyone = placed(refined, faces, run.config.clusters, load_model_of(run.config).calibration)
+    everyone = placed(refined, faces, run.config.clusters, run.model().calibration)
     try:
         played = _play_rounds(run, everyone, faces)
         if played.hosts is None:
@@ -226,7 +241,7 @@ def _play_rounds(run: Run, everyone: DataFrame, faces: DataFrame) -> Played:
     from faceclust_spark.kernels.relations import Scale
 
     config, chosen = run.config, run.thresholds()
-    model = load_model_of(config)
+    model = run.model()
     if model.joiner is None or config.clusters.rule != "correlation" or not config.rounds.count:
         return Played(everyone, None)
     photos = faces.where(F.col(c.PHOTO_ID).isNotNull()).select(c.FACE_ID, c.PHOTO_ID)
@@ -237,15 +252,6 @@ def _play_rounds(run: Run, everyone: DataFrame, faces: DataFrame) -> Played:
         Scale(chosen.mean, chosen.standard_deviation),
     )
     return play_rounds(everyone, nodes, model_bytes(model), config.rounds, run.store.materialise)
-
-
-def load_model_of(config: Config) -> Model:
-    """Load the model that the config names. Raises ConfigError where there is none, or it does not fit."""
-    from faceclust_spark.kernels.model import load_model
-
-    model = load_model(config.confidences.model)
-    model.check_rule(config.clusters.rule)
-    return model
 
 
 def _check_model(model: Model, run: Run) -> None:

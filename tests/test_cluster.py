@@ -30,6 +30,7 @@ FACES = 600
 SUBMIT = re.search(r"^spark-submit (?:.*\\\n)*.*$", (ROOT / "docs/cluster.md").read_text(), re.MULTILINE)[0]
 MASTER, WORKER = (f"org.apache.spark.deploy.{name}" for name in ("master.Master", "worker.Worker"))
 CONNECT = "org.apache.spark.sql.connect.service.SparkConnectServer"
+TASKS = ("--set", "spark.driver_faces=0")  # however small the gallery
 HOME = {"SPARK_HOME": str(Path(pyspark.__file__).parent), "PYSPARK_PYTHON": sys.executable}
 SMALL = [f"--conf={name}={value}" for name, value in local_settings(cores=2).items()]
 
@@ -99,7 +100,7 @@ def master(tmp_path_factory):
 def gallery(shared_session, tmp_path_factory):
     """A source, and its clusters by a local session."""
     folder = tmp_path_factory.mktemp("gallery")
-    config = load_config(None, [f"synth.faces={FACES}", "synth.seed=5"])
+    config = load_config(None, [f"synth.faces={FACES}", "synth.seed=5"])  # in the driver
     verbs.synthesise(shared_session, str(folder / "gallery.parquet"), config)
     pipeline.run(shared_session, str(folder / "gallery.parquet"), str(folder / "local"), config)
     return folder, clusters(folder / "local")
@@ -120,7 +121,16 @@ def test_a_submitted_job_on_a_cluster_gives_the_same_clusters(master, environmen
     # No link to the checkout is followed here: the package that workers import is the archive's.
     libraries = f"--conf=spark.executorEnv.PYTHONPATH={Path(pyspark.__file__).parents[1]}"
     ended = process(
-        program, python, libraries, *SMALL, *words, "--tables", folder / "standalone", cwd=folder, **HOME
+        program,
+        python,
+        libraries,
+        *SMALL,
+        *words,
+        *TASKS,
+        "--tables",
+        folder / "standalone",
+        cwd=folder,
+        **HOME,
     )
     assert ended.code == 0, ended.out + ended.err
     assert clusters(folder / "standalone") == expected
@@ -145,7 +155,7 @@ def test_spark_connect_in_front_of_a_cluster_gives_the_same_clusters(master, env
     )
     with server(folder / "connect.log", "Spark Connect server started at", *start):
         ended = process(
-            *("faceclust", "run", "--source", "gallery.parquet", "--tables", folder / "connect"),
+            *("faceclust", "run", "--source", "gallery.parquet", "--tables", folder / "connect", *TASKS),
             cwd=folder,
             SPARK_REMOTE=f"sc://127.0.0.1:{port}",
         )

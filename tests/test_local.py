@@ -75,7 +75,7 @@ def test_the_order_of_rows_does_not_matter(config, seed):
 def test_batches_of_groups_change_no_bit(config, monkeypatch):
     embeddings, attributes, ids, _ = gallery(noise=0.9)
     found = cluster(embeddings, attributes, config, image_ids=ids)
-    monkeypatch.setattr("faceclust_spark.local.PAIRS_PER_BATCH", 1)
+    monkeypatch.setattr("faceclust_spark.kernels.in_memory.PAIRS_PER_BATCH", 1)
     assert_same(found, cluster(embeddings, attributes, config, image_ids=ids))
 
 
@@ -83,7 +83,7 @@ def test_cores_change_no_bit_and_torch_keeps_its_threads(config, monkeypatch):
     galleries = [gallery(seed, noise=0.8) for seed in range(6)]
     embeddings, attributes = (np.concatenate([one[part] for one in galleries]) for part in (0, 1))
     ids = [image for one in galleries for image in one[2]]
-    monkeypatch.setattr("faceclust_spark.local.PAIRS_PER_BATCH", 20)
+    monkeypatch.setattr("faceclust_spark.kernels.in_memory.PAIRS_PER_BATCH", 20)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

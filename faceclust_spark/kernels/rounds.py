@@ -71,6 +71,20 @@ class Hosts(NamedTuple):
     second_log_odds: NDArray[np.float32]  # (v,) or NaN
 
 
+class Round(NamedTuple):
+    """What one round saw: each visitor's hosts, and how many images it had."""
+
+    hosts: Hosts
+    sizes: NDArray[np.int64]  # (v,)
+
+
+class Played(NamedTuple):
+    """Where faces stand after the rounds, and what was seen in each."""
+
+    placed: Placed
+    rounds: list[Round]
+
+
 class Described(NamedTuple):
     """The meetings of a round, by labels of clusters, and their inputs."""
 
@@ -95,21 +109,24 @@ def join_clusters(
     joiner: Joiner,
     scale: Scale,
     config: RoundsConfig,
-) -> Placed:
+) -> Played:
     """Let small clusters join larger ones, in up to `config.count` rounds.
 
     Faces of one photo, where the gallery tells of photos, never come into one cluster.
     """
     from faceclust_spark.kernels.joiner import join_log_odds
 
+    rounds: list[Round] = []
     for _ in range(config.count):
         described = describe_meetings(gallery, placed.labels, links, scale, config)
         hosts = choose_hosts(described, join_log_odds(joiner, described.inputs), config.least_log_odds)
         hosts = part_rivals(hosts, placed.labels, gallery.photos)
+        keys, sizes = np.unique(placed.labels, return_counts=True)
+        rounds.append(Round(hosts, sizes[np.searchsorted(keys, hosts.visitor)]))
         placed = settle(placed, hosts)
         if not hosts.joins.any():
             break
-    return placed
+    return Played(placed, rounds)
 
 
 def describe_meetings(

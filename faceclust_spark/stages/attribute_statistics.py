@@ -43,8 +43,10 @@ def sampled_statistics(accepted: DataFrame, width: int, size: int) -> AttributeS
     return attribute_statistics(attributes if attributes.size else np.empty((0, width), np.float32))
 
 
-def stored_statistics(stored: DataFrame) -> AttributeStatistics | None:
+def stored_statistics(stored: DataFrame | None) -> AttributeStatistics | None:
     """Read the statistics back, the latest version; None where the gallery has none yet."""
+    if stored is None:
+        return None
     rows = stored.orderBy(F.desc(c.VERSION), c.POSITION).toArrow()
     if not rows.num_rows:
         return None

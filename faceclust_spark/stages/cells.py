@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from faceclust_spark.arrow import vectors_from_arrow, vectors_to_arrow
 from faceclust_spark.kernels.cells import SAMPLE, Cells, sample_size, train_cells
-from faceclust_spark.stages.output import arrow_output, stage_schema
+from faceclust_spark.stages.output import arrow_output, frame_of
 from faceclust_spark.stages.vectors import sample_vectors
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
@@ -37,9 +37,7 @@ def cells_frame(spark: SparkSession, trained: Cells) -> DataFrame:
         c.SHARD: trained.shards,
         c.CENTROID: vectors_to_arrow(trained.centroids),
     }
-    return spark.createDataFrame(
-        pa.Table.from_pydict(rows, arrow_output(schemas.CELLS)), stage_schema(schemas.CELLS)
-    )
+    return frame_of(spark, schemas.CELLS, [pa.RecordBatch.from_pydict(rows, arrow_output(schemas.CELLS))])
 
 
 def cells_from_frame(rows: DataFrame) -> Cells:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from faceclust_spark.config import ClustersConfig
     from faceclust_spark.kernels.calibration import Calibration
-    from faceclust_spark.stages.confidences import RefinedGroup
+    from faceclust_spark.kernels.in_memory import RefinedGroup
 
 _HELD = "_held"
 _PHOTOS = "_photos"  # the faces of each photo that shows several faces of the root group

@@ -84,12 +84,13 @@ def _cutter(thresholds: NDArray[np.float32], config: CoarseGroupsConfig) -> Arro
         edges, density = read_measured(batches)
         forest = maximum_spanning_forest(edges)
         face_ids = np.unique(np.concatenate([forest.first, forest.second]))
-        yield from _to_arrow(cut_forest(face_ids, forest, thresholds, config, density))
+        yield from groups_to_batches(cut_forest(face_ids, forest, thresholds, config, density))
 
     return cut
 
 
-def _to_arrow(found: CoarseGroups) -> Iterator[pa.RecordBatch]:
+def groups_to_batches(found: CoarseGroups) -> Iterator[pa.RecordBatch]:
+    """Give coarse groups as rows of COARSE_GROUPS."""
     schema = arrow_output(schemas.COARSE_GROUPS)
     for row, threshold in enumerate(found.thresholds):
         for start in range(0, len(found.face_ids), _ROWS_PER_BATCH):

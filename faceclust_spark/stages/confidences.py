@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import functions as F
 
 from faceclust_spark.kernels.grouping import batch_groups
+from faceclust_spark.kernels.in_memory import RefinedGroup, refined_groups
 from faceclust_spark.kernels.model import model_from_bytes
 from faceclust_spark.kernels.refine import PairLogOdds, Refinement, refine_groups
 from faceclust_spark.stages.output import arrow_output, stage_schema
@@ -25,21 +26,10 @@ if TYPE_CHECKING:
 
     from faceclust_spark.config import ConfidencesConfig, SimilaritiesConfig
     from faceclust_spark.kernels.model import Model
-    from faceclust_spark.kernels.refine import Group
     from faceclust_spark.kernels.relations import Scale
     from faceclust_spark.stages.root_groups import RootGroups
 
 _PAIRS_PER_BATCH = 500_000  # refined at once: bounds a worker's memory, does not change a bit
-
-
-class RefinedGroup(NamedTuple):
-    """A row of `refinements` as the kernels take it: `(n,)`, `(t,)`, `(t, n)` and the refinement."""
-
-    root_key: int
-    face_ids: NDArray[np.int64]
-    thresholds: NDArray[np.float32]
-    keys: NDArray[np.int64]
-    refinement: Refinement
 
 
 @lru_cache(maxsize=1)
@@ -66,7 +56,7 @@ def refinements(
     refined = root_groups.together.mapInArrow(
         _refine(model, config, similarities, scale), stage_schema(schemas.REFINEMENTS)
     )
-    return refined.unionByName(_alone(root_groups.alone))
+    return refined.unionByName(alone_refined(root_groups.alone))
 
 
 def confidences(refinements: DataFrame) -> DataFrame:
@@ -112,8 +102,8 @@ def _matrix(nested: pa.ListScalar, width: int) -> NDArray[Any]:
     return np.asarray(nested.values.flatten().to_numpy()).reshape(-1, width)
 
 
-def _alone(alone: DataFrame) -> DataFrame:
-    """Give the refinement of groups of one face, without leaving Spark."""
+def alone_refined(alone: DataFrame) -> DataFrame:
+    """Give the refinement of groups of one face (root_key, thresholds), without leaving Spark."""
     own = F.array(c.ROOT_KEY)
     sure = F.array(F.lit(1.0).cast("float"))
     nothing = F.lit(b"")
@@ -132,33 +122,28 @@ def _alone(alone: DataFrame) -> DataFrame:
 def _refine(
     model: bytes, config: ConfidencesConfig, similarities: SimilaritiesConfig, scale: Scale
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    schema = arrow_output(schemas.REFINEMENTS)
-
     def refine(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         loaded = _load_once(model)
         for rows in whole_groups(batches, c.ROOT_KEY):
             thresholds = rows[c.THRESHOLDS][0].values.to_numpy()
             for groups in batch_groups(groups_from_arrow(rows), config, _PAIRS_PER_BATCH):
                 refined = refine_groups(groups, loaded, config, similarities, scale)
-                yield _to_arrow(groups, refined, thresholds, schema)
+                yield refined_to_batch(refined_groups(groups, refined, thresholds))
 
     return refine
 
 
-def _to_arrow(
-    groups: Sequence[Group],
-    refined: Sequence[Refinement],
-    thresholds: NDArray[np.float32],
-    schema: pa.Schema,
-) -> pa.RecordBatch:
+def refined_to_batch(refined: Sequence[RefinedGroup]) -> pa.RecordBatch:
+    """Give refined groups as rows of REFINEMENTS."""
+    pairs = [one.refinement.pairs for one in refined]
     columns = {
-        c.ROOT_KEY: [int(group.keys[0, 0]) for group in groups],
-        c.FACE_IDS: [group.face_ids for group in groups],
-        c.THRESHOLDS: [thresholds] * len(groups),
-        c.GROUP_KEYS: [list(group.keys) for group in groups],
-        c.CONFIDENCES: [list(one.confidences) for one in refined],
-        c.PAIR_FIRST: [one.pairs.first.astype("<i4").tobytes() for one in refined],
-        c.PAIR_SECOND: [one.pairs.second.astype("<i4").tobytes() for one in refined],
-        c.PAIR_LOG_ODDS: [one.pairs.log_odds.astype("<i2").tobytes() for one in refined],
+        c.ROOT_KEY: [one.root_key for one in refined],
+        c.FACE_IDS: [one.face_ids for one in refined],
+        c.THRESHOLDS: [one.thresholds for one in refined],
+        c.GROUP_KEYS: [list(one.keys) for one in refined],
+        c.CONFIDENCES: [list(one.refinement.confidences) for one in refined],
+        c.PAIR_FIRST: [own.first.astype("<i4").tobytes() for own in pairs],
+        c.PAIR_SECOND: [own.second.astype("<i4").tobytes() for own in pairs],
+        c.PAIR_LOG_ODDS: [own.log_odds.astype("<i2").tobytes() for own in pairs],
     }
-    return pa.RecordBatch.from_pydict(columns, schema=schema)
+    return pa.RecordBatch.from_pydict(columns, schema=arrow_output(schemas.REFINEMENTS))

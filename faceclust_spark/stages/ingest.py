@@ -58,11 +58,11 @@ _SOURCE_COLUMNS = (
 
 
 class Gallery(NamedTuple):
-    """What is stored so far; empty tables at the first ingest."""
+    """What is stored so far; None for a table that the first ingest will write."""
 
-    faces: DataFrame
-    vectors: DataFrame
-    statistics: DataFrame
+    faces: DataFrame | None = None
+    vectors: DataFrame | None = None
+    statistics: DataFrame | None = None
 
 
 class IngestCounts(NamedTuple):
@@ -147,8 +147,7 @@ def expected_of(checked: DataFrame, gallery: Gallery, attribute_width: int) -> E
     first.
     """
     components = (F.length(c.VECTOR) / 2).cast("int").alias(c.WIDTH)
-    known = _first_row(gallery.vectors.select(components))
-    known |= _first_row(gallery.faces.select(c.EMBEDDING_MODEL))
+    known = _first_row(gallery.vectors, components) | _first_row(gallery.faces, F.col(c.EMBEDDING_MODEL))
     kinds = checked.where(F.col(c.REASON).isNull()).groupBy(c.WIDTH, c.EMBEDDING_MODEL, c.ATTRIBUTE_WIDTH)
     counted = kinds.agg(F.count(F.lit(1)).alias(c.ROWS)).orderBy(F.desc(c.ROWS)).limit(_KINDS)
     usable = [row for row in counted.toArrow().to_pylist() if all(row[name] == known[name] for name in known)]
@@ -273,9 +272,9 @@ def check_quarantined_share(counts: IngestCounts, config: IngestConfig) -> None:
     )
 
 
-def _first_row(rows: DataFrame) -> dict[str, Any]:
-    """Give one row, of a frame whose rows are all equal; nothing for an empty frame."""
-    return next(iter(rows.limit(1).toArrow().to_pylist()), {})
+def _first_row(rows: DataFrame | None, column: Column) -> dict[str, Any]:
+    """Give a column that is equal in all rows from one of them; nothing where there is no row."""
+    return next(iter(rows.select(column).limit(1).toArrow().to_pylist()), {}) if rows else {}
 
 
 def _most_frequent(counted: Sequence[Mapping[str, Any]], *names: str) -> dict[str, Any]:

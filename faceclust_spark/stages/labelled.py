@@ -14,10 +14,8 @@ from faceclust_spark.arrow import attributes_from_arrow, vectors_from_arrow
 from faceclust_spark.errors import DataError
 from faceclust_spark.kernels.grid import normalise
 from faceclust_spark.stages.ingest import Gallery, IngestCounts, ingested
-from faceclust_spark.stages.output import stage_schema
 from faceclust_spark.stages.sources import read_source
 from faceclust_spark.tables import columns as c
-from faceclust_spark.tables import schemas
 from faceclust_spark.training.galleries import LabelledGallery
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ def labelled_gallery(spark: SparkSession, source: str, config: Config) -> Labell
     the driver can hold it. Raises DataError where no usable row has a label.
     """
     rows = read_source(spark, source, config.ingest)
-    usable = ingested(rows, source, _empty_gallery(spark), config.ingest, lambda frame, _: frame)
+    usable = ingested(rows, source, Gallery(), config.ingest, lambda frame, _: frame)
     labelled = usable.faces.where(F.col(c.LABEL) != "")
     buckets, model = _count_labelled(labelled)
     faces = int(buckets.sum())
@@ -84,11 +82,6 @@ def labelled_gallery(spark: SparkSession, source: str, config: Config) -> Labell
     description = _describe(source, usable.counts, model, faces, gallery)
     _tell(description, config.train.max_faces)
     return Labelled(gallery, description)
-
-
-def _empty_gallery(spark: SparkSession) -> Gallery:
-    tables = (schemas.FACES, schemas.VECTORS, schemas.ATTRIBUTE_STATISTICS)
-    return Gallery(*(spark.createDataFrame([], stage_schema(table)) for table in tables))
 
 
 def _bucket() -> Column:

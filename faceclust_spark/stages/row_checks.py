@@ -106,7 +106,7 @@ def judged_rows(checked: DataFrame, expected: Expected) -> DataFrame:
     )
 
 
-def image_outcomes(judged: DataFrame, stored_faces: DataFrame) -> DataFrame:
+def image_outcomes(judged: DataFrame, stored_faces: DataFrame | None) -> DataFrame:
     """Tell for each image with a usable row what becomes of it.
 
     Rows of one image that differ are a conflict, whatever else is wrong with some of them. Of images
@@ -116,11 +116,6 @@ def image_outcomes(judged: DataFrame, stored_faces: DataFrame) -> DataFrame:
     code), detail (null unless a reason).
     """
     stored_image, stored_hash, least, greatest = "stored_image", "stored_hash", "least", "greatest"
-    stored = stored_faces.select(
-        c.FACE_ID,
-        F.col(c.IMAGE_ID).alias(stored_image),
-        F.col(c.CONTENT_HASH).alias(stored_hash),
-    )
     images = (
         judged.where(F.col(c.FACE_ID).isNotNull())
         .select(c.FACE_ID, c.IMAGE_ID, c.REASON, c.CONTENT_HASH)
@@ -132,8 +127,14 @@ def image_outcomes(judged: DataFrame, stored_faces: DataFrame) -> DataFrame:
             F.max(c.CONTENT_HASH).alias(greatest),
         )
         .where(F.col(c.ROWS) > 0)
-        .join(stored, c.FACE_ID, "left")
     )
+    if stored_faces is None:
+        nobody = F.lit(None).cast("string")
+        images = images.withColumns({stored_image: nobody, stored_hash: nobody})
+    else:
+        known = {stored_image: F.col(c.IMAGE_ID), stored_hash: F.col(c.CONTENT_HASH)}
+        stored = stored_faces.select(c.FACE_ID, *(column.alias(name) for name, column in known.items()))
+        images = images.join(stored, c.FACE_ID, "left")
     differ = F.col(least) != F.col(greatest)
     same_face = Window.partitionBy(c.FACE_ID)
     first_image = F.min(F.when(~differ, F.col(c.IMAGE_ID))).over(same_face)

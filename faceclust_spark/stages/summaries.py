@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
@@ -12,14 +13,15 @@ from pyspark.sql.types import FloatType, LongType, StringType, StructField, Stru
 
 from faceclust_spark.arrow import vectors_from_arrow
 from faceclust_spark.kernels.summaries import find_extremes, mean_confidence
-from faceclust_spark.stages.output import to_arrow_schema
+from faceclust_spark.stages.output import frame_of_rows, to_arrow_schema
 from faceclust_spark.stages.root_groups import place_groups, whole_groups
 from faceclust_spark.tables import columns as c
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from pyspark.sql import DataFrame
+    from numpy.typing import NDArray
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 _SUMMARISED = StructType(
     [
@@ -58,10 +60,40 @@ def cluster_summary(
         F.lit(None).cast("float").alias(c.LOWEST_SIMILARITY),
         c.THRESHOLD,
     )
-    described = placed.mapInArrow(_describe, _SUMMARISED).unionByName(alone)
+    described = placed.mapInArrow(described_clusters, _SUMMARISED).unionByName(alone)
     known = refinements.select(c.THRESHOLDS).limit(1)  # the same in every row
-    up_to_highest = F.filter(c.THRESHOLDS, lambda threshold: threshold <= F.col(c.THRESHOLD))
-    return described.crossJoin(known).select(
+    return _told(described.crossJoin(known), F.col(c.THRESHOLDS))
+
+
+def summary_frame(
+    spark: SparkSession,
+    described: Sequence[pa.RecordBatch],
+    alone: pa.RecordBatch,
+    thresholds: NDArray[np.float32],
+) -> DataFrame:
+    """Give what `cluster_summary` gives, from rows that this process holds.
+
+    described: as `described_clusters` gives. alone: rows of CLUSTERS, of clusters of one face.
+    """
+    count = alone.num_rows
+    columns = {
+        c.CLUSTER_ID: alone[c.CLUSTER_ID],
+        c.SIZE: np.ones(count, np.int64),
+        c.MEDOID: alone[c.IMAGE_ID],
+        c.MEAN_CONFIDENCE: alone[c.CONFIDENCE],
+        c.LOWEST_SIMILARITY: pa.nulls(count, pa.float32()),
+        c.THRESHOLD: alone[c.THRESHOLD],
+    }
+    schema = to_arrow_schema(_SUMMARISED)
+    rows = pa.Table.from_batches([*described, pa.RecordBatch.from_pydict(columns, schema=schema)], schema)
+    known = F.array(*(F.lit(float(threshold)).cast("float") for threshold in thresholds))
+    return _told(frame_of_rows(spark, rows, _SUMMARISED), known)
+
+
+def _told(described: DataFrame, thresholds: Column) -> DataFrame:
+    """Give rows of CLUSTER_SUMMARY, with the first thresholds up to each cluster's highest."""
+    up_to_highest = F.filter(thresholds, lambda threshold: threshold <= F.col(c.THRESHOLD))
+    return described.select(
         c.CLUSTER_ID,
         c.SIZE,
         c.MEDOID,
@@ -71,8 +103,11 @@ def cluster_summary(
     )
 
 
-def _describe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Give a row for each of the placed clusters. Runs on the executors."""
+def described_clusters(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Give a row for each of the placed clusters. Runs on the executors, or in the driver.
+
+    Rows: cluster_id, size, image_id, confidence, threshold, vector, sorted by cluster, then face id.
+    """
     schema = to_arrow_schema(_SUMMARISED)
     for rows in whole_groups(batches, c.CLUSTER_ID):
         ends = pc.run_end_encode(rows.column(c.CLUSTER_ID)).run_ends.to_pylist()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from faceclust_spark.kernels.thresholds import SAMPLE, Thresholds, choose_thresholds
-from faceclust_spark.stages.output import arrow_output, stage_schema
+from faceclust_spark.stages.output import arrow_output, frame_of
 from faceclust_spark.stages.vectors import sample_vectors
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
@@ -43,8 +43,8 @@ def thresholds_frame(spark: SparkSession, chosen: Thresholds) -> DataFrame:
         c.MEAN: [chosen.mean] * len(cosines),
         c.STANDARD_DEVIATION: [chosen.standard_deviation] * len(cosines),
     }
-    table = pa.Table.from_pydict(rows, arrow_output(schemas.THRESHOLDS))
-    return spark.createDataFrame(table, stage_schema(schemas.THRESHOLDS))
+    batch = pa.RecordBatch.from_pydict(rows, arrow_output(schemas.THRESHOLDS))
+    return frame_of(spark, schemas.THRESHOLDS, [batch])
 
 
 def thresholds_from_frame(rows: DataFrame) -> Thresholds:

@@ -6,7 +6,6 @@ import contextlib
 import re
 import secrets
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +14,9 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import functions as F
 
 from faceclust_spark.errors import TableError
+from faceclust_spark.session import set_for_now
 from faceclust_spark.tables import columns as c
-from faceclust_spark.tables.schemas import ALL_TABLES, Table
+from faceclust_spark.tables.schemas import ALL_TABLES, LEASE, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -36,7 +36,6 @@ _NULLS = re.compile(r"column \w+ of table `\w+` must be set in every row, and is
 _CONFLICT = re.compile(r"DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)")
 # Whatever the session's defaults are: readers other than Spark open tables of reader version 1 only.
 _PUBLISHED = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
-_CONF_LOCK = threading.Lock()  # the label of a commit is a setting of the whole session
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters or more: not a drive
 _CATALOGUE_NAME = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")
 
@@ -170,14 +169,17 @@ class TableStore:
         view = f"faceclust_merge_{secrets.token_hex(8)}"
         rows.createOrReplaceTempView(view)
         try:
-            with _faults_told(table.name), self._commits_named(run_id):
+            # A statement has no option for the label of its commit.
+            with _faults_told(table.name), set_for_now(self._spark, {_USER_METADATA: run_id}):
                 self._spark.sql(f"MERGE INTO {self.sql_name(table)} AS kept USING {view} AS new ON {rule}")
         finally:
             self._spark.catalog.dropTempView(view)
 
     def _exists(self, name: str) -> bool:
-        if self._folder and (self._folder / name / "_delta_log").is_dir():
+        if self._folder and _has_log(self._folder / name):
             return True
+        if self._folder and _has_log(self._folder / LEASE.name):
+            return False  # the gallery's tables are on this machine, where every run leaves a lease
         if self._in_catalogue:
             return bool(self._spark.catalog.tableExists(f"{self.base}.{name}"))
         try:  # a folder that is not on this machine may be where the cluster keeps its files
@@ -213,22 +215,6 @@ class TableStore:
             else:
                 writer.save(f"{self.base}/{name}")
 
-    @contextlib.contextmanager
-    def _commits_named(self, run_id: str) -> Iterator[None]:
-        """Let the commits of SQL statements carry the run id, for which a statement has no option."""
-        with _CONF_LOCK:
-            before = self._spark.conf.get(_USER_METADATA, None)
-            with contextlib.suppress(PySparkException):  # serverless sessions refuse: a label less
-                self._spark.conf.set(_USER_METADATA, run_id)
-            try:
-                yield
-            finally:
-                with contextlib.suppress(PySparkException):
-                    if before is None:
-                        self._spark.conf.unset(_USER_METADATA)
-                    else:
-                        self._spark.conf.set(_USER_METADATA, before)
-
     def _drop(self, name: str) -> None:
         if self._folder and (self._folder / name).is_dir():
             shutil.rmtree(self._folder / name)
@@ -244,6 +230,10 @@ class TableStore:
         if self._in_catalogue:
             return ".".join(_quote(part) for part in (*self.base.split("."), name))
         return f"delta.{_quote(f'{self.base}/{name}')}"
+
+
+def _has_log(folder: Path) -> bool:
+    return (folder / "_delta_log").is_dir()
 
 
 def _quote(identifier: str) -> str:

@@ -35,7 +35,7 @@ def evaluate(model: Model, composition: Composition, config: Config) -> Scores:
     if model.joiner is not None:
         placed = join_clusters(
             composition.gallery, placed, composition.links, model.joiner, composition.scale, config.rounds
-        )
+        ).placed
     return score(identities(composition), placed.labels)
 
 

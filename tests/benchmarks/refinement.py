@@ -29,10 +29,10 @@ from faceclust_spark.kernels import pair_head, refine
 from faceclust_spark.kernels.assignment import assign_faces
 from faceclust_spark.kernels.grid import normalise, quantise
 from faceclust_spark.kernels.grouping import batch_groups
+from faceclust_spark.kernels.in_memory import PAIRS_PER_BATCH
 from faceclust_spark.kernels.model import Model, load_model
 from faceclust_spark.kernels.refine import Group, refine_groups
 from faceclust_spark.kernels.relations import Scale
-from faceclust_spark.local import PAIRS_PER_BATCH
 
 THRESHOLDS = np.array([0.2, 0.35, 0.5], np.float32)
 PERSON, ATTRIBUTES = 8, 12  # faces of a person, values of an attribute vector

@@ -191,7 +191,8 @@ def test_rounds_end_keep_photos_apart_and_only_ever_join(seed):
     torch.manual_seed(seed)
     start = placed_in(labels, np.ones(count), [LEFT] * count, generator.integers(count, size=count))
     config = RoundsConfig(count=6, least_log_odds=-20, hosts=8)
-    after = join_clusters(nodes, start, found, Joiner().eval(), SCALE, config)
+    after, rounds = join_clusters(nodes, start, found, Joiner().eval(), SCALE, config)
+    assert (rounds[0].sizes == 1).all() and len(rounds) > 1
     sizes = np.bincount(after.labels, minlength=count)
     assert sizes.max() > 2  # joins there were
     assert (after.labels <= np.arange(count)).all() and (after.labels[after.labels] == after.labels).all()
@@ -199,7 +200,8 @@ def test_rounds_end_keep_photos_apart_and_only_ever_join(seed):
     assert len(shown) == len(set(shown))
     assert ((after.statuses == MEMBER) == (sizes[after.labels] > 1)).all()
     none = join_clusters(nodes, start, found, Joiner().eval(), SCALE, RoundsConfig(count=0))
-    assert none.labels.tolist() == labels.tolist()
+    assert none.rounds == []
+    assert none.placed.labels.tolist() == labels.tolist()
     known = after.runner_ups != NO_CLUSTER
     assert known.any() and (np.isnan(after.margins) == ~known).all()
     assert set(after.runner_ups[known].tolist()) <= set(after.labels.tolist())

@@ -1,5 +1,6 @@
 """The same gallery and config give the same clusters, however the work is divided."""
 
+import json
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from galleries import cluster_rows, rows_of, write_gallery
 import faceclust_spark
 from faceclust_spark.config import load_config
 from faceclust_spark.kernels.synth import draw_gallery
+from faceclust_spark.pipeline import STAGES
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.storage import TableStore
 
@@ -24,7 +26,9 @@ SETTINGS = [
     "confidences.block_neighbours=16",
     "confidences.block_negatives=8",
     "confidences.pairs_per_task=300",
+    "rounds.least_log_odds=-3",  # joins across root groups there are
 ]
+TASKS = "spark.driver_faces=0"  # however small the gallery: by Spark's tasks
 CONFIG = load_config(None, SETTINGS)
 
 
@@ -44,20 +48,55 @@ def in_process(drawn):
     return rows
 
 
-def test_two_cores_other_partitions_and_rows_in_another_order(spark, drawn, in_process, tmp_path):
+@pytest.fixture(scope="module")
+def by_tasks(shared_session, drawn, tmp_path_factory):
+    """The tables of a run on two cores, with another number of partitions and rows in another order."""
+    folder, spark = tmp_path_factory.mktemp("tasks"), shared_session
     order = np.random.default_rng(3).permutation(len(drawn.image_ids)).tolist()
-    source = write_gallery(drawn, tmp_path / "gallery.parquet", order)
+    source = write_gallery(drawn, folder / "gallery.parquet", order)
     name = "spark.sql.shuffle.partitions"
     before = spark.conf.get(name)
     spark.conf.set(name, "7")
     try:
-        summary = faceclust_spark.run(spark, source, str(tmp_path / "tables"), CONFIG)
+        summary = faceclust_spark.run(
+            spark, source, str(folder / "tables"), load_config(None, [*SETTINGS, TASKS])
+        )
     finally:
         spark.conf.set(name, before)
+    return TableStore(spark, summary.tables)
+
+
+def test_two_cores_other_partitions_and_rows_in_another_order(by_tasks, in_process):
+    assert cluster_rows(by_tasks) == in_process
+    assert by_tasks.read(schemas.CELLS).count() == 6
+    assert max(len(cosines) for cosines in _lists(by_tasks)) == CONFIG.neighbours.k
+
+
+def test_a_gallery_in_the_driver_has_the_same_tables(spark, drawn, by_tasks, tmp_path):
+    source = write_gallery(drawn, tmp_path / "gallery.parquet")
+    summary = faceclust_spark.run(spark, source, str(tmp_path / "tables"), CONFIG)
     store = TableStore(spark, summary.tables)
-    assert cluster_rows(store) == in_process
-    assert store.read(schemas.CELLS).count() == 6
-    assert max(len(cosines) for cosines in _lists(store)) == CONFIG.neighbours.k
+    replaced = [table for stage in STAGES for table in stage.replaces if stage.name != "similarities"]
+    for table in replaced:
+        rows = _rows(store, table)
+        assert rows == _rows(by_tasks, table), table.name
+        assert rows, table.name
+    assert _ledger(store) == _ledger(by_tasks)
+    assert store.read(schemas.CLUSTERS).where("threshold IS NULL").count()  # across root groups
+    assert len(store.read(schemas.NEIGHBOURS).inputFiles()) <= 2  # few faces, few files
+
+
+def _rows(store, table):
+    """Give a table's rows in an order of their own; keys are numbers or texts, the rest may be null."""
+    rows = store.read(table).drop("run_id").toArrow().to_pylist()
+    return sorted(rows, key=lambda row: str(list(row.values())))
+
+
+def _ledger(store):
+    """Give what each stage has told of its work."""
+    rows = store.read(schemas.RUNS).toArrow().to_pylist()
+    told = {row["stage"]: (row["rows"], row["largest_group"], row["message"]) for row in rows}
+    return {stage: (*told[stage][:2], json.loads(told[stage][2] or "{}")) for stage in told}
 
 
 def _lists(store):
@@ -68,6 +107,7 @@ def test_one_core(spark, drawn, in_process, tmp_path):
     source = write_gallery(drawn, tmp_path / "gallery.parquet")
     command = [sys.executable, "-m", "faceclust_spark.cli", "run", "--source", source]
     command += ["--tables", str(tmp_path / "tables"), "--set", "spark.master=local[1]"]
+    command += ["--set", TASKS]
     command += [part for setting in SETTINGS for part in ("--set", setting)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

@@ -22,7 +22,9 @@ from faceclust_spark.verbs import demo
 
 RUN = "first"
 KEPT = load_config(
-    None, ["similarities.keep=true", "neighbours.audit=50"], CONFIG.model_dump(exclude_unset=True)
+    None,
+    ["similarities.keep=true", "neighbours.audit=50", "spark.driver_faces=0"],
+    CONFIG.model_dump(exclude_unset=True),
 )
 
 

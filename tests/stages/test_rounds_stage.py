@@ -83,7 +83,7 @@ def test_rounds_give_what_they_give_in_one_process(spark, scratch, count, apart)
     numbers = np.array([codes.get(photo, -1) if apart else -1 for photo in gallery.photos])
     config = RoundsConfig(count=count, largest_visitor=6, hosts=3, least_log_odds=0.0)
     joiner = a_joiner()
-    alone = join_clusters(
+    alone, rounds = join_clusters(
         Gallery(gallery.face_ids, gallery.vectors, gallery.attributes, numbers),
         placed,
         neighbour_links(gallery.face_ids, lists),
@@ -107,6 +107,11 @@ def test_rounds_give_what_they_give_in_one_process(spark, scratch, count, apart)
     assert {None} < set(runner_ups) and len(set(margins)) > 10
     assert set(scratch[1]) <= set(rounds_scratch(count))  # all of it is cleared away
     told = played.hosts.toArrow().to_pylist()
+    assert sorted(map(tuple, (row.values() for row in told))) == sorted(
+        (number, *row)
+        for number, (found, sizes) in enumerate(rounds, 1)
+        for row in zip(found.visitor, found.host, sizes, found.log_odds, found.joins, strict=True)
+    )
     moved = set(placed.labels[alone.labels != placed.labels].tolist())
     assert sum(row[c.JOINED] for row in told) >= len(moved) > 3  # the test sees joins
     assert any(not row[c.JOINED] for row in told)
