@@ -11,7 +11,7 @@ import pytest
 from faceclust_spark.config import SparkConfig, load_config
 from faceclust_spark.errors import ConfigError, DeltaUnavailableError, JavaError
 from faceclust_spark.java import check_java
-from faceclust_spark.session import delta_jars, get_session, require_delta
+from faceclust_spark.session import delta_jars, get_session, require_delta, set_for_now
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -193,3 +193,16 @@ def test_spark_submit_needs_the_properties_file_and_is_told_so(tmp_path, with_pr
         assert ended.returncode == 1
         assert told.endswith("under spark-submit add --properties-file conf/spark-defaults.conf")
         assert not [line for line in lines if line.startswith("\tat ")]
+
+
+def test_settings_hold_until_the_end_of_the_block(spark):
+    known, unknown, fixed = "spark.sql.shuffle.partitions", "spark.faceclust.x", "spark.driver.memory"
+    before = {name: spark.conf.get(name, None) for name in (known, unknown, fixed)}
+    with (
+        pytest.raises(KeyError),
+        set_for_now(spark, {known: "3", unknown: "1", fixed: "9g"}),
+        set_for_now(spark, {known: "4"}),
+    ):
+        assert (spark.conf.get(known), spark.conf.get(unknown)) == ("4", "1")
+        raise KeyError
+    assert {name: spark.conf.get(name, None) for name in before} == before

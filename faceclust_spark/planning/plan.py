@@ -31,7 +31,7 @@ from faceclust_spark.planning.measured import Measured, measure
 from faceclust_spark.planning.rates import Rates
 from faceclust_spark.planning.routing import gallery_visits
 from faceclust_spark.planning.sample import GallerySample
-from faceclust_spark.planning.timing import kernel_seconds, stage_seconds
+from faceclust_spark.planning.timing import IN_DRIVER, OVERHEADS, kernel_seconds, stage_seconds
 from faceclust_spark.stages.neighbours import shard_count
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Plan:
     source_rows: int
     sampled: int
     cores: int
+    in_driver: bool  # clustered by the driver, see spark.driver_faces
     floor: float
     thresholds: Sequence[float]
     counts: Counts
@@ -125,16 +126,20 @@ def predict(gallery: Gallery, measured: Measured, sample: GallerySample, cores: 
     chosen = choose_settings(gallery, counts, structure, measured.config, cluster, measured.recall)
     config = with_choices(measured.config, chosen)
     tables = table_bytes(gallery, counts, counts.refined)
+    in_driver = gallery.faces <= config.spark.driver_faces
     shuffles = shuffle_bytes(gallery, counts, structure, cluster.partitions)
+    if in_driver:
+        shuffles = {stage: sent if stage == "ingest" else 0.0 for stage, sent in shuffles.items()}
     kernels = kernel_seconds(measured.rates, gallery, counts, config)
     moved = moved_bytes(gallery, tables, shuffles)
-    seconds = stage_seconds(kernels, moved, cores)
+    seconds = stage_seconds(kernels, moved, cores, IN_DRIVER if in_driver else OVERHEADS)
     held = task_memory(gallery, counts, config)
     return Plan(
         faces=gallery.faces,
         source_rows=sample.rows,
         sampled=len(sample.image_ids),
         cores=cores,
+        in_driver=in_driver,
         floor=measured.thresholds.floor,
         thresholds=measured.thresholds.groups,
         counts=counts,

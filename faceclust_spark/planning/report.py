@@ -48,6 +48,11 @@ def heading(plan: Plan) -> list[str]:
         f"from {plan.sampled:,} of {plan.source_rows:,} faces, with this machine's speed for each core; "
         "what Spark adds is a rough estimate",
     ]
+    if plan.in_driver:
+        lines.append(
+            f"no more than spark.driver_faces = {plan.config.spark.driver_faces:,} faces: after ingest the "
+            "driver works by itself, on its own cores"
+        )
     if plan.faces > plan.source_rows:
         lines.append("the larger gallery is taken to hold more people, each with as many faces as here")
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from faceclust_spark.config import Config
@@ -28,6 +29,16 @@ OVERHEADS = {
     "coarse_groups": Overhead(3.5, 0.02),
     "confidences": Overhead(5.0, 0.02),
     "clusters": Overhead(5.0, 0.03),
+}
+# The same where the driver clusters by itself, spark.driver_faces: reading and writing of tables is left.
+IN_DRIVER = {
+    "ingest": OVERHEADS["ingest"],
+    "thresholds": Overhead(1.5, 0.02),
+    "cells": Overhead(0.4, 0.001),
+    "neighbours": Overhead(0.7, 0.02),
+    "coarse_groups": Overhead(0.8, 0.02),
+    "confidences": Overhead(1.2, 0.02),
+    "clusters": Overhead(1.5, 0.02),
 }
 MIB = float(1 << 20)
 
@@ -78,14 +89,19 @@ def _grouping(rates: Rates, faces: int, entries: float, config: Config) -> Secon
     return Seconds(2.0 * rates.forest * entries + merged, fixed, float(faces))
 
 
-def stage_seconds(kernels: dict[str, Seconds], moved: dict[str, float], cores: int) -> dict[str, float]:
+def stage_seconds(
+    kernels: dict[str, Seconds],
+    moved: dict[str, float],
+    cores: int,
+    overheads: Mapping[str, Overhead] = OVERHEADS,
+) -> dict[str, float]:
     """Give the wall seconds of each stage on `cores` cores like those of this machine.
 
     fixed + serial + kernels / min(cores, tasks) + moved / cores.
     """
     return {
-        stage: OVERHEADS[stage].seconds
+        stage: overheads[stage].seconds
         + kernels[stage].on(cores)
-        + OVERHEADS[stage].per_mib * moved[stage] / MIB / cores
+        + overheads[stage].per_mib * moved[stage] / MIB / cores
         for stage in STAGES
     }

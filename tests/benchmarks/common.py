@@ -170,10 +170,13 @@ def matrix_to_arrow(matrix: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, pa.array(flat, mask=np.isnan(flat)))
 
 
-def run_pipelines(jobs: Sequence[tuple[str, str]], cores: int, arguments: argparse.Namespace) -> Child:
+def run_pipelines(
+    jobs: Sequence[tuple[str, str]], cores: int, arguments: argparse.Namespace, by_tasks: bool = False
+) -> Child:
     """Run source after source into its tables, in one fresh session on `local[cores]`.
 
-    jobs: source and tables of each run. arguments: of `make_parser`.
+    jobs: source and tables of each run. arguments: of `make_parser`. by_tasks: also where the driver would
+    cluster such a gallery by itself.
     """
     with tempfile.TemporaryDirectory(prefix="faceclust-events-") as events:
         request = {
@@ -181,7 +184,7 @@ def run_pipelines(jobs: Sequence[tuple[str, str]], cores: int, arguments: argpar
             "master": f"local[{cores}]",
             "driver_memory": arguments.driver_memory,
             "settings": {**EVENT_LOG, "spark.eventLog.dir": f"file:{events}"},
-            "overrides": arguments.overrides,
+            "overrides": [*(["spark.driver_faces=0"] if by_tasks else []), *arguments.overrides],
             "jobs": [list(job) for job in jobs],
         }
         told, memory = run_child(request)

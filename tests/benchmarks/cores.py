@@ -46,6 +46,7 @@ def measure(faces: int, arguments: argparse.Namespace) -> dict[str, Any]:
                 [write_warm_up(arguments, folder / f"{cores}"), (source, str(folder / f"on-{cores}"))],
                 cores,
                 arguments,
+                by_tasks=True,
             ).runs[-1]
             for cores in (arguments.cores, 1)
         )

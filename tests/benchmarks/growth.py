@@ -39,7 +39,9 @@ def measure(faces: int, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="faceclust-growth-") as folder:
         config = SynthConfig(faces=faces, dimension=arguments.dimension, seed=1)
         source = write_gallery(synthetic_blocks(config), Path(folder) / "gallery.parquet")
-        child = run_pipelines([(source, str(Path(folder) / "tables"))], arguments.cores, arguments)
+        child = run_pipelines(
+            [(source, str(Path(folder) / "tables"))], arguments.cores, arguments, by_tasks=True
+        )
     row = row_of(child)
     say(describe(row))
     return row

@@ -99,6 +99,7 @@ def measure(faces: int, arguments: argparse.Namespace) -> dict[str, Any]:
                 [write_warm_up(arguments, folder / f"before-{what}"), (source, str(folder / what))],
                 arguments.cores,
                 arguments,
+                by_tasks=True,
             )
             for what, source in sources.items()
         )

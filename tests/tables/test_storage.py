@@ -7,6 +7,7 @@ from pyspark.sql import functions as F
 
 from faceclust_spark.errors import TableError
 from faceclust_spark.tables import columns as c
+from faceclust_spark.tables.lease import Lease
 from faceclust_spark.tables.schemas import ALL_TABLES, CLUSTERS, FOREST, LEASE, QUARANTINE, VECTORS
 from faceclust_spark.tables.storage import TableStore
 
@@ -172,3 +173,11 @@ def test_tables_live_in_a_catalogue_too(spark):
         assert not store.exists(CLUSTERS)
     finally:
         spark.sql("DROP SCHEMA store_test CASCADE")
+
+
+def test_beside_a_lease_in_the_folder_nobody_is_asked_for_a_table(spark, store, monkeypatch):
+    assert not store.exists(FOREST)
+    with Lease(spark, store, "one"):
+        monkeypatch.setattr(TableStore, "_load", None)
+        assert store.exists(LEASE)
+        assert not store.exists(FOREST)
