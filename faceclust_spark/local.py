@@ -86,18 +86,14 @@ def cluster(
     from faceclust_spark.kernels.model import load_model
 
     config = config or Config()
-    faces = prepare_faces(embeddings, attributes, image_ids, config.ingest.statistics_sample)
-    order = np.argsort(faces.face_ids)
-    face_ids, vectors, standardised = faces.face_ids[order], faces.vectors[order], faces.attributes[order]
+    gallery, order = as_gallery(embeddings, attributes, image_ids, photo_ids, config)
     model = load_model(config.confidences.model)
-    model.check(vectors.shape[1], config.ingest.embedding_model, config.ingest.attribute_names)
+    model.check(gallery.vectors.shape[1], config.ingest.embedding_model, config.ingest.attribute_names)
     model.check_rule(config.clusters.rule)
-    photos = _photo_numbers(photo_ids, len(order))[order]
-    grouped = group_faces(face_ids, vectors, config)
+    grouped = group_faces(gallery.face_ids, gallery.vectors, config)
     scale = scale_of(grouped.thresholds)
-    gallery = Gallery(face_ids, vectors, standardised, photos)
     refined = refine_gallery(gallery, grouped.coarse, model, config, scale)
-    placed = place_faces(grouped.coarse, refined, photos, config.clusters, model.calibration)
+    placed = place_faces(grouped.coarse, refined, gallery.photos, config.clusters, model.calibration)
     if model.joiner is not None and config.clusters.rule == "correlation":
         if config.clusters.same_photo != "apart":
             gallery = gallery._replace(photos=np.full(len(order), NO_PHOTO))
@@ -116,6 +112,20 @@ def cluster(
         grouped.thresholds,
         grouped.coarse.keys[:, back],
     )
+
+
+def as_gallery(
+    embeddings: NDArray[np.number],
+    attributes: NDArray[np.number] | None,
+    image_ids: Sequence[str] | None,
+    photo_ids: Sequence[str | None] | None,
+    config: Config,
+) -> tuple[Gallery, NDArray[np.int64]]:
+    """Give a gallery as the kernels take it, and the given row of each of its rows; as `cluster`."""
+    faces = prepare_faces(embeddings, attributes, image_ids, config.ingest.statistics_sample)
+    order = np.argsort(faces.face_ids)
+    photos = _photo_numbers(photo_ids, len(order))[order]
+    return Gallery(faces.face_ids[order], faces.vectors[order], faces.attributes[order], photos), order
 
 
 def group_faces(face_ids: NDArray[np.int64], vectors: NDArray[np.int16], config: Config) -> Grouped:

@@ -10,7 +10,9 @@ With `ax` a picture is drawn there, else on a new figure.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,15 +183,17 @@ def calibration(
 
 
 def _axes(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
+    return pyplot().subplots(figsize=_SIZE, layout="constrained")[1] if ax is None else ax
+
+
+def pyplot() -> ModuleType:
+    """Give matplotlib's pyplot. Raises InfrastructureError where it is not installed."""
     try:
-        from matplotlib import pyplot
+        return importlib.import_module("matplotlib.pyplot")
     except ImportError as error:
         raise InfrastructureError(
             f"pictures need matplotlib: pip install 'faceclust-spark[notebook]' ({error})"
         ) from None
-    return pyplot.subplots(figsize=_SIZE, layout="constrained")[1]
 
 
 def _stairs(ax: Axes, cosines: NDArray[np.float32], label: str, **style: Any) -> None:

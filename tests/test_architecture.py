@@ -88,7 +88,9 @@ def _foundations() -> tuple[str, ...]:
 LAYERS = (
     ("config", "errors", "log", "options"),
     ("kernels", "java", "failures"),
-    ("arrow", "local", "training", "explanation", "pictures", "tables.columns", "tables.schemas"),
+    ("arrow", "local", "training", "explanation", "tables.columns", "tables.schemas"),
+    ("pictures", "group_view"),
+    ("group_pictures",),
     ("stages", "session"),
     ("tables.storage", "tables.ledger", "tables.lease", "tables.maintenance", "evidence", "report"),
     ("planning",),
@@ -122,7 +124,9 @@ def test_stages_do_not_write(module):
     assert not [name for name in _reached(module) if name.startswith("faceclust_spark.tables.storage")]
 
 
-@pytest.mark.parametrize("module", ["faceclust_spark.local", "faceclust_spark.pictures"])
+@pytest.mark.parametrize(
+    "module", ["faceclust_spark.local", "faceclust_spark.group_view", "faceclust_spark.group_pictures"]
+)
 def test_arrays_are_clustered_and_drawn_without_spark(module):
     assert not _tops(_reached(module)) & {"pyspark", "delta"}
 
