@@ -7,6 +7,7 @@ The tables are the same, row for row, as those of the stages that Spark's tasks 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from faceclust_spark.held import Held
     from faceclust_spark.kernels.model import Model
     from faceclust_spark.run_state import Run
+    from faceclust_spark.tables.schemas import Table
 
 _KEYS = StructType([StructField(c.ROOT_KEY, LongType(), False)])
 _CLUSTERS_AT_ONCE = 2_000  # described by a thread
@@ -80,11 +82,11 @@ def write_coarse_groups(run: Run) -> Outcome:
     """Span the forest, and cut it into coarse groups. Claims 2, 3."""
     face_ids, vectors, *_ = run.held.gallery
     forest = maximum_spanning_forest(edges_of_lists(run.held.lists))
-    rows = to_batches(forest, stage_schema(schemas.FOREST))
-    run.write(schemas.FOREST, frame_of(run.spark, schemas.FOREST, rows))
+    edges = to_batches(forest, stage_schema(schemas.FOREST))
     found = cut_groups(face_ids, vectors, forest, run.thresholds().groups, run.config.coarse_groups)
     run.held.coarse = found
-    run.write(schemas.COARSE_GROUPS, frame_of(run.spark, schemas.COARSE_GROUPS, groups_to_batches(found)))
+    rows = {schemas.FOREST: edges, schemas.COARSE_GROUPS: groups_to_batches(found)}
+    _write(run, *((table, frame_of(run.spark, table, batches)) for table, batches in rows.items()))
     sizes = [np.unique(keys, return_counts=True)[1] for keys in found.keys]
     counted = list(zip(found.thresholds.tolist(), sizes, strict=True))
     details = {f"groups at {threshold:.4f}": len(own) for threshold, own in counted}
@@ -103,8 +105,7 @@ def write_confidences(run: Run) -> Outcome:
     steps = F.array(*(F.lit(float(step)).cast("float") for step in held.coarse.thresholds))
     keys = frame_of_rows(run.spark, pa.table({c.ROOT_KEY: alone}), _KEYS)
     refined = several.unionByName(alone_refined(keys.select(c.ROOT_KEY, steps.alias(c.THRESHOLDS))))
-    run.write(schemas.REFINEMENTS, refined)
-    run.write(schemas.CONFIDENCES, confidences(refined))
+    _write(run, (schemas.REFINEMENTS, refined), (schemas.CONFIDENCES, confidences(refined)))
     largest = max((len(group.face_ids) for group in held.refined), default=1)
     return Outcome(len(held.refined) + len(alone), largest, unit="groups")
 
@@ -114,10 +115,13 @@ def write_clusters(run: Run) -> Outcome:
     held, config, model = run.held, run.config, run.model()
     placed = place_faces(held.coarse, held.refined, held.gallery.photos, config.clusters, model.calibration)
     played = _play_rounds(run, placed, model)
-    run.write(schemas.ROUNDS, frame_of(run.spark, schemas.ROUNDS, _round_rows(played)))
     rows = _cluster_rows(held, played.placed)
-    run.write(schemas.CLUSTERS, frame_of(run.spark, schemas.CLUSTERS, [rows]))
-    run.write(schemas.CLUSTER_SUMMARY, _described(run, played.placed, rows))
+    _write(
+        run,
+        (schemas.ROUNDS, frame_of(run.spark, schemas.ROUNDS, _round_rows(played))),
+        (schemas.CLUSTERS, frame_of(run.spark, schemas.CLUSTERS, [rows])),
+        (schemas.CLUSTER_SUMMARY, _described(run, played.placed, rows)),
+    )
     sizes = np.unique(played.placed.labels, return_counts=True)[1]
     details = {
         "clusters": len(sizes),
@@ -126,6 +130,10 @@ def write_clusters(run: Run) -> Outcome:
         "largest": int(sizes.max()),
     }
     return Outcome(details["faces"], details["largest"], details=details)
+
+
+def _write(run: Run, *rows: tuple[Table, DataFrame]) -> None:
+    run.together([partial(run.write, *own) for own in rows])
 
 
 def _play_rounds(run: Run, placed: Placed, model: Model) -> Played:

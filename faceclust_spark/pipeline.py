@@ -9,6 +9,7 @@ cut short and is started again with the same id goes on after the last stage who
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import secrets
@@ -99,14 +100,15 @@ def _run(
     with Lease(spark, store, run_id) as lease:
         if fresh:
             store.drop_all()
-        ledger = Ledger(spark, store, config, run_id)
         this = Run(spark, store, lease, config, run_id, source)
-        for stage in stages:
-            if _stands(stage, this, ledger):
-                log.info("%-14s done before", stage.name)
-                continue
-            with ledger.stage(stage.name, stage.reads, stage.replaces or schemas.ALL_TABLES) as record:
-                record.outcome = stage.work(this)
+        with contextlib.closing(Ledger(spark, store, config, run_id)) as ledger:
+            for stage in stages:
+                if _stands(stage, this, ledger):
+                    log.info("%-14s done before", stage.name)
+                    continue
+                outputs = stage.replaces or schemas.ALL_TABLES
+                with ledger.stage(stage.name, stage.reads, outputs) as record:
+                    record.outcome = stage.work(this)
         details = {stage.name: ledger.details(stage.name) for stage in stages}
         return summarise_run(run_id, store.base, details, ledger.seconds)
 

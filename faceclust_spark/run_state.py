@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,6 +94,13 @@ class Run:
         """Replace a table by this run's rows, in one commit, while the lease is held."""
         self.lease.confirm()
         self.store.replace(table, rows, self.run_id)
+
+    def together(self, writes: Sequence[Callable[[], None]]) -> None:
+        """Write several tables at once: a commit of a small table is waiting, not work."""
+        with ThreadPoolExecutor(len(writes)) as pool:
+            running = [pool.submit(write) for write in writes]
+        for write in running:
+            write.result()
 
     def merge(self, table: Table, rows: DataFrame) -> None:
         """Merge rows into a table by its keys, in one commit, while the lease is held."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -14,7 +15,7 @@ from faceclust_spark.stages.clusters import clusters, placed, with_thresholds
 from faceclust_spark.stages.coarse_groups import coarse_groups
 from faceclust_spark.stages.confidences import confidences, refinements
 from faceclust_spark.stages.forest import forest
-from faceclust_spark.stages.ingest import Gallery, check_quarantined_share, ingested
+from faceclust_spark.stages.ingest import Gallery, IngestCounts, check_quarantined_share, ingested
 from faceclust_spark.stages.meetings import Nodes
 from faceclust_spark.stages.neighbours import neighbours, shard_count
 from faceclust_spark.stages.output import stage_schema
@@ -50,16 +51,16 @@ def write_ingest(run: Run) -> Outcome:
     gallery = Gallery(*(run.read_if_there(table) for table in stored))
     try:
         batch = ingested(source, run.source, gallery, run.config.ingest, run.store.materialise)
-        if batch.counts.quarantined or not run.store.exists(schemas.QUARANTINE):
+        if batch.counts.quarantined:
             run.merge(schemas.QUARANTINE, batch.quarantine)
-        for reason, rows in batch.counts.quarantined.items():
-            log.warning(
-                "quarantined: %s rows, %s, such as %s", f"{rows:,}", reason, batch.counts.examples[reason]
-            )
+            _tell_quarantined(batch.counts)
         check_quarantined_share(batch.counts, run.config.ingest)
+        writes = [partial(run.merge, schemas.VECTORS, batch.vectors)]
         if batch.statistics is not None:
-            run.write(schemas.ATTRIBUTE_STATISTICS, batch.statistics)
-        run.merge(schemas.VECTORS, batch.vectors)
+            writes.append(partial(run.write, schemas.ATTRIBUTE_STATISTICS, batch.statistics))
+        if not run.store.exists(schemas.QUARANTINE):
+            writes.append(partial(run.merge, schemas.QUARANTINE, batch.quarantine))
+        run.together(writes)
         run.merge(schemas.FACES, batch.faces)
     finally:
         run.store.clear_scratch(*INGEST_SCRATCH)  # copies of the source's embeddings
@@ -78,6 +79,11 @@ def write_ingest(run: Run) -> Outcome:
         **{f"quarantined {reason}": rows for reason, rows in counts.quarantined.items()},
     }
     return Outcome(faces, details=details)
+
+
+def _tell_quarantined(counts: IngestCounts) -> None:
+    for reason, rows in counts.quarantined.items():
+        log.warning("quarantined: %s rows, %s, such as %s", f"{rows:,}", reason, counts.examples[reason])
 
 
 def _remove_orphans(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +86,10 @@ def evaluate(
     store = TableStore(spark, tables)
     clusters, faces = store.read(schemas.CLUSTERS), store.read(schemas.FACES)
     names = tuple(dict.fromkeys((*config.evaluate.slices, *(slices or ()))))
-    ledger = Ledger(spark, store, config, f"evaluate-{pipeline.new_run_id()}")
-    with ledger.stage("evaluation", (schemas.CLUSTERS, schemas.FACES)) as record:
+    with (
+        closing(Ledger(spark, store, config, f"evaluate-{pipeline.new_run_id()}")) as ledger,
+        ledger.stage("evaluation", (schemas.CLUSTERS, schemas.FACES)) as record,
+    ):
         found = labels_of(clusters, faces, labels, names, config.ingest.columns)
         if found.unscored:
             log.info("%s faces have no label and are not scored", f"{found.unscored:,}")

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, NamedTuple
@@ -47,7 +48,10 @@ class Record:
 
 
 class Ledger:
-    """The entries of one run. Opening it checks that an earlier start of the same run fits this one."""
+    """The entries of one run. Opening it checks that an earlier start of the same run fits this one.
+
+    To be closed, so that the last entry is written.
+    """
 
     def __init__(self, spark: SparkSession, store: TableStore, config: Config, run_id: str) -> None:
         self._spark, self._store, self._config, self._run_id = spark, store, config, run_id
@@ -57,6 +61,9 @@ class Ledger:
         self._inputs: dict[str, dict[str, int]] = {}
         self._versions: dict[str, int] = {}  # of tables that no stage has written since they were asked for
         self._finished = self._earlier()
+        # An entry is written while the next stage begins: killed meanwhile, a run does the stage again.
+        self._writer = ThreadPoolExecutor(1, "faceclust-ledger")
+        self._pending: Future[None] | None = None
 
     def finished(self, stage: str) -> bool:
         """Tell whether an earlier start of this run has finished the stage."""
@@ -76,9 +83,6 @@ class Ledger:
     ) -> Iterator[Record]:
         """Record a stage: seconds, rows and input versions when it ends, the error when it fails."""
         started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-        versions = self._versions_of(inputs)
-        for table in outputs:
-            self._versions.pop(table.name, None)
         record = Record()
         try:
             with still_working(name, self._faces):
@@ -86,19 +90,46 @@ class Ledger:
         except BaseException as error:
             took = time.monotonic() - clock
             with contextlib.suppress(Exception):  # the stage's own error is the one to tell
+                self._wait()
+            with contextlib.suppress(Exception):
+                versions = self._versions_of(inputs, outputs)
                 self._write(name, FAILED, started, took, Outcome(0), versions, str(error)[:2000])
             raise
         took, outcome = time.monotonic() - clock, record.outcome
         message = json.dumps(dict(outcome.details)) if outcome.details else None
-        self._write(name, FINISHED, started, took, outcome, versions, message)
         self._finished[name], self.seconds[name] = dict(outcome.details), round(took, 2)
         if outcome.unit == "faces":
             self._faces = f"{outcome.rows:,} faces"
-        largest = "" if outcome.largest_group is None else f", largest group {outcome.largest_group:,}"
-        log.info("%-14s %s %s%s, %.1f s", name, f"{outcome.rows:,}", outcome.unit, largest, took)
 
-    def _versions_of(self, tables: tuple[Table, ...]) -> dict[str, int]:
-        """Give the versions of the tables that are there; asking Delta for one costs a tenth of a second."""
+        def note() -> None:
+            versions = self._versions_of(inputs, outputs)
+            self._write(name, FINISHED, started, took, outcome, versions, message)
+            largest = "" if outcome.largest_group is None else f", largest group {outcome.largest_group:,}"
+            log.info("%-14s %s %s%s, %.1f s", name, f"{outcome.rows:,}", outcome.unit, largest, took)
+
+        self._wait()
+        self._pending = self._writer.submit(note)
+
+    def close(self) -> None:
+        """Wait until the last entry is written. Raises what its write has raised."""
+        try:
+            self._wait()
+        finally:
+            self._writer.shutdown()
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _versions_of(self, tables: tuple[Table, ...], written: tuple[Table, ...]) -> dict[str, int]:
+        """Give the versions of the tables that are there; asking Delta for one costs a tenth of a second.
+
+        A run holds the lease, so that they are the same after a stage as before it. written: what the stage
+        may have changed, so that it is asked for again.
+        """
+        for table in written:
+            self._versions.pop(table.name, None)
         for table in tables:
             if table.name not in self._versions and self._store.exists(table):
                 self._versions[table.name] = self._store.version(table)

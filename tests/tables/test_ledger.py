@@ -1,11 +1,12 @@
 """The ledger: what is written of a stage, and what it lets a resumed run skip."""
 
+import contextlib
 import json
 
 import pytest
 
 from faceclust_spark.config import load_config
-from faceclust_spark.errors import ResumeError
+from faceclust_spark.errors import ResumeError, TableError
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables.ledger import Ledger, Outcome
 from faceclust_spark.tables.schemas import FOREST, NEIGHBOURS, RUNS
@@ -14,7 +15,7 @@ CONFIG = load_config(values={"source": "gallery.parquet", "tables": "out"})
 
 
 def _finish(ledger, stage, outcome, inputs=()):
-    with ledger.stage(stage, inputs) as record:
+    with contextlib.closing(ledger), ledger.stage(stage, inputs) as record:
         record.outcome = outcome
 
 
@@ -35,7 +36,8 @@ def test_a_stage_is_written_with_its_inputs_and_result(spark, store):
 
 def test_a_resumed_run_knows_what_was_finished_and_what_failed(spark, store):
     ledger = Ledger(spark, store, CONFIG, "one")
-    _finish(ledger, "ingest", Outcome(10, details={"quarantined": 1}))
+    with ledger.stage("ingest") as record:
+        record.outcome = Outcome(10, details={"quarantined": 1})
     with pytest.raises(ZeroDivisionError), ledger.stage("neighbours"):
         raise ZeroDivisionError("by nought")
     resumed = Ledger(spark, store, CONFIG, "one")
@@ -54,3 +56,24 @@ def test_a_run_is_not_resumed_with_another_config_or_source(spark, store):
         Ledger(spark, store, load_config(values=changes), "one")
     session_only = {"spark": {"shuffle_partitions": 9}, "source": "gallery.parquet", "tables": "out"}
     assert Ledger(spark, store, load_config(values=session_only), "one").finished("ingest")
+
+
+def test_what_the_write_of_an_entry_raised_is_raised_at_the_next_or_at_the_end(spark, store, monkeypatch):
+    def fail(*_):
+        raise TableError("no room")
+
+    ledger = Ledger(spark, store, CONFIG, "one")
+    monkeypatch.setattr(type(store), "append", fail)
+    _raises_when_closed(ledger, "ingest")
+    again = Ledger(spark, store, CONFIG, "two")
+    with again.stage("ingest"):
+        pass
+    with pytest.raises(TableError, match="no room"), again.stage("neighbours"):
+        pass
+
+
+def _raises_when_closed(ledger, stage):
+    with ledger.stage(stage):
+        pass
+    with pytest.raises(TableError, match="no room"):
+        ledger.close()
