@@ -182,7 +182,9 @@ def test_an_interrupted_run_ends_with_130_and_gives_its_lease_back(place, spark,
     assert "Traceback" not in ended.err
     (lease,) = rows_of(tmp_path, "lease")
     assert lease["expires_at"] <= datetime.datetime.now(datetime.UTC)
-    assert [(row["stage"], row["status"]) for row in rows_of(tmp_path, "runs")] == [("ingest", "finished")]
+    entries = {row["stage"]: row["status"] for row in rows_of(tmp_path, "runs")}
+    assert entries.pop("ingest") == "finished"
+    assert entries in ({}, {"thresholds": "failed"})  # the next stage may have begun
 
 
 def test_a_model_is_trained_and_tells_how_to_use_it(place, spark, tmp_path):

@@ -67,7 +67,7 @@ def test_the_tour_shows_what_it_says(executed):
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     texts = "\n".join(output.get("data", {}).get("text/plain", "") for output in outputs)
     printed = "\n".join(output.get("text", "") for output in outputs)
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     assert re.search(r"same .*│ 1\.0 ", texts, re.DOTALL), "Spark gives the clusters of the process"
     assert "null_embedding" in texts
     assert "by quality_band" in printed
