@@ -10,7 +10,6 @@ With `ax` a picture is drawn there, else on a new figure.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -189,11 +188,12 @@ def _axes(ax: Axes | None) -> Axes:
 def pyplot() -> ModuleType:
     """Give matplotlib's pyplot. Raises InfrastructureError where it is not installed."""
     try:
-        return importlib.import_module("matplotlib.pyplot")
+        from matplotlib import pyplot as drawn
     except ImportError as error:
         raise InfrastructureError(
             f"pictures need matplotlib: pip install 'faceclust-spark[notebook]' ({error})"
         ) from None
+    return drawn
 
 
 def _stairs(ax: Axes, cosines: NDArray[np.float32], label: str, **style: Any) -> None:

@@ -55,6 +55,18 @@ def scratch(spark, tmp_path):
     return materialise, written
 
 
+@pytest.fixture
+def headless() -> Iterator[None]:
+    """Draw pictures without a screen, and close them."""
+    from matplotlib import pyplot
+
+    before = pyplot.get_backend()
+    pyplot.switch_backend("agg")
+    yield
+    pyplot.close("all")
+    pyplot.switch_backend(before)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real embeddings, which live outside the repository."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib import pyplot
 
 from faceclust_spark.config import SynthConfig, load_config
 from faceclust_spark.errors import DataError
@@ -15,17 +14,10 @@ from faceclust_spark.group_view import view_group
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.local import cluster
 
+pytestmark = pytest.mark.usefixtures("headless")
+
 PAGE = Path(__file__).parents[1] / "docs" / "how-it-decides.md"
 CONFIG = load_config(None, ["rounds.count=0", "confidences.dense_size=60"])
-
-
-@pytest.fixture(autouse=True)
-def headless():
-    before = pyplot.get_backend()
-    pyplot.switch_backend("agg")
-    yield
-    pyplot.close("all")
-    pyplot.switch_backend(before)
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,9 @@ from faceclust_spark.kernels.metrics import score
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.kernels.thresholds import Thresholds
 
+pytestmark = pytest.mark.usefixtures("headless")
+
 THRESHOLDS = Thresholds(0.25, (0.31, 0.42, 0.53), 0.0, 0.09, "given", "given")
-
-
-@pytest.fixture(autouse=True)
-def headless():
-    before = pyplot.get_backend()
-    pyplot.switch_backend("agg")
-    yield
-    pyplot.close("all")
-    pyplot.switch_backend(before)
 
 
 @pytest.fixture(scope="module")
