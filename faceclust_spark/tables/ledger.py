@@ -83,6 +83,7 @@ class Ledger:
     ) -> Iterator[Record]:
         """Record a stage: seconds, rows and input versions when it ends, the error when it fails."""
         started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
+        asked = self._writer.submit(self._versions_of, inputs, outputs)  # evaluations hold no lease: now
         record = Record()
         try:
             with still_working(name, self._faces):
@@ -92,8 +93,7 @@ class Ledger:
             with contextlib.suppress(Exception):  # the stage's own error is the one to tell
                 self._wait()
             with contextlib.suppress(Exception):
-                versions = self._versions_of(inputs, outputs)
-                self._write(name, FAILED, started, took, Outcome(0), versions, str(error)[:2000])
+                self._write(name, FAILED, started, took, Outcome(0), asked.result(), str(error)[:2000])
             raise
         took, outcome = time.monotonic() - clock, record.outcome
         message = json.dumps(dict(outcome.details)) if outcome.details else None
@@ -102,8 +102,7 @@ class Ledger:
             self._faces = f"{outcome.rows:,} faces"
 
         def note() -> None:
-            versions = self._versions_of(inputs, outputs)
-            self._write(name, FINISHED, started, took, outcome, versions, message)
+            self._write(name, FINISHED, started, took, outcome, asked.result(), message)
             largest = "" if outcome.largest_group is None else f", largest group {outcome.largest_group:,}"
             log.info("%-14s %s %s%s, %.1f s", name, f"{outcome.rows:,}", outcome.unit, largest, took)
 
@@ -125,8 +124,7 @@ class Ledger:
     def _versions_of(self, tables: tuple[Table, ...], written: tuple[Table, ...]) -> dict[str, int]:
         """Give the versions of the tables that are there; asking Delta for one costs a tenth of a second.
 
-        A run holds the lease, so that they are the same after a stage as before it. written: what the stage
-        may have changed, so that it is asked for again.
+        written: what the stage may change, so that a later one asks for it again.
         """
         for table in written:
             self._versions.pop(table.name, None)
