@@ -1,14 +1,18 @@
-"""The jobs under a real spark-submit, with the properties file, from a gallery to its scores."""
+"""The jobs under a real spark-submit, with the properties file."""
 
 import json
 import re
 import shlex
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import ROOT, process
 from deltalake import DeltaTable
 
+from faceclust_spark.config import SynthConfig
+from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.session import local_settings
 
 FACES = 500
@@ -36,33 +40,15 @@ def submit(line, cwd):
     return json.loads(answer)
 
 
-@pytest.fixture(scope="module")
-def submitted(tmp_path_factory):
-    """A folder that three jobs have worked in, one after the other, and what they printed."""
-    folder = tmp_path_factory.mktemp("jobs")
-    other = README_LINE.partition("jobs/")[0]
-    answers = (
-        submit(f"{other} jobs/synth.py --output gallery.parquet --faces {FACES} --seed 1", folder),
-        submit(README_LINE, folder),
-        submit(f"{other} jobs/evaluate.py --tables out --slice identity_size", folder),
-    )
-    return folder, answers
-
-
-def test_a_gallery_is_made_clustered_and_scored_by_jobs(submitted):
-    folder, (made, run, scores) = submitted
-    assert made == {"gallery": "gallery.parquet", "faces": FACES, "seed": 1}
+def test_a_gallery_is_clustered_by_the_job_of_the_readme(tmp_path):
+    drawn = draw_gallery(SynthConfig(faces=FACES, seed=1))
+    columns = {"image_id": drawn.image_ids.tolist(), "embedding": list(drawn.embeddings)}
+    pq.write_table(pa.table(columns), tmp_path / "gallery.parquet")
+    run = submit(README_LINE, tmp_path)
     assert (run["faces"], run["ingested"]["new"]) == (FACES, FACES)
-    clustered = DeltaTable(str(folder / "out" / "clusters")).to_pyarrow_table()
-    assert clustered.num_rows == FACES
-    everything, *slices = scores["evaluation"]
-    assert (everything["faces"], everything["clusters"]) == (FACES, run["clusters"])
-    assert sum(row["faces"] for row in slices) == FACES
-
-
-def test_jobs_leave_their_results_only(submitted):
-    folder, _ = submitted
-    assert {path.name for path in folder.iterdir()} == {"gallery.parquet", "out"}
+    clustered = DeltaTable(str(tmp_path / "out" / "clusters")).to_pyarrow_table()
+    assert len(set(clustered["cluster_id"].to_pylist())) == run["clusters"] < clustered.num_rows == FACES
+    assert {path.name for path in tmp_path.iterdir()} == {"gallery.parquet", "out"}
 
 
 def test_spark_submit_ends_with_the_exit_code_of_the_job(tmp_path):

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy_faces import FOLDS, Faces, half, read_faces
+from accuracy_faces import DEV_SETS, FOLDS, Faces, half, read_faces
 from accuracy_methods import METHODS, OURS, Fitted, Training, known_methods, learn, timed, tune, warm_up
 from accuracy_scores import SIZES, measure_all
 from common import answer, say
-from dev_halves import DEV_SETS
 
 COLUMNS = {
     "pairwise_precision": "pair P",

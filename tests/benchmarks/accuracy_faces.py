@@ -1,4 +1,4 @@
-"""The labelled faces of the accuracy table, and the folds: halves of people, as dev_halves has them."""
+"""The labelled faces of the real sets, and the folds: halves of their people."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from dev_halves import half_of, make_gallery
 from numpy.typing import NDArray
 
+from faceclust_spark.config import SynthConfig
+from faceclust_spark.kernels.faces import prepare_faces
 from faceclust_spark.kernels.grid import normalise
+from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.training.galleries import LabelledGallery
 
+DEV_SETS = ("dev", "dev_512")
 FOLDS = (("A", "B"), ("B", "A"))  # tuned or trained on, scored on
 _QUICK_SHARE = 6  # one person in six
 
@@ -63,6 +66,26 @@ def read_faces(name: str, quick: bool = False) -> Faces:
 def half(faces: Faces, which: str) -> Faces:
     """Give the faces of the people of half A or B."""
     return faces.take(_of_people(faces.labels, lambda label: half_of(label) == which))
+
+
+def half_of(label: str) -> str:
+    """Give the half that a person belongs to, by the hash of the label: the same in every file."""
+    return "AB"[int(hashlib.sha256(f"half:{label}".encode()).hexdigest()[:8], 16) % 2]
+
+
+def synthetic(seed: int, faces: int, dimension: int) -> LabelledGallery:
+    """Draw a synthetic gallery with the config's defaults."""
+    drawn = draw_gallery(SynthConfig(faces=faces, seed=seed, dimension=dimension))
+    return make_gallery(drawn.embeddings, drawn.attributes, drawn.image_ids.tolist(), drawn.labels.tolist())
+
+
+def make_gallery(embeddings, attributes, image_ids, labels) -> LabelledGallery:
+    """Give faces by ascending face id, as ingest would order and scale them."""
+    faces = prepare_faces(embeddings, attributes, image_ids)
+    order = np.argsort(faces.face_ids)
+    people = np.unique(np.array(labels, object), return_inverse=True)[1].astype(np.int64)
+    vectors = normalise(faces.vectors.astype(np.float32)).astype(np.float32)
+    return LabelledGallery(vectors[order], faces.attributes[order], people[order])
 
 
 def _is_quick(label: str) -> bool:

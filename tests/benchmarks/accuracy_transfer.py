@@ -23,11 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from accuracy import make_parser, make_training, mean
-from accuracy_faces import FOLDS, Faces, half, read_faces
+from accuracy_faces import DEV_SETS, FOLDS, Faces, half, read_faces
 from accuracy_methods import OURS, Fitted, Training, by_model, learn, model_folder, timed, tune, warm_up
 from accuracy_scores import measure
 from common import answer, say
-from dev_halves import DEV_SETS
 from numpy.typing import NDArray
 from peers import PEERS
 

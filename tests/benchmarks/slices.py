@@ -3,7 +3,7 @@
     FACECLUST_DATA=FOLDER python tests/benchmarks/slices.py --model MODEL --half B
 
 A half of the people of both real sets is clustered whole, by a model of the other half
-(`train_default.py --half`), and each image's BCubed precision and recall are averaged over the images of a
+(`train_shipped.py --half`), and each image's BCubed precision and recall are averaged over the images of a
 slice. Intervals hold 95 % of 1,000 draws of as many people, with replacement: the people are the sample, not
 their images. Gender, age and quality are outputs of other models, with their errors. The last line on stdout
 is one JSON object.
@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from accuracy_faces import Faces, half, read_faces
+from accuracy_faces import DEV_SETS, Faces, half, read_faces
 from accuracy_scores import SIZES, bcubed_of_images
 from common import say
-from dev_halves import DEV_SETS
 from numpy.typing import NDArray
 
 import faceclust_spark

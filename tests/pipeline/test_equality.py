@@ -1,8 +1,6 @@
 """The same gallery and config give the same clusters, however the work is divided."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -101,14 +99,3 @@ def _ledger(store):
 
 def _lists(store):
     return store.read(schemas.NEIGHBOURS).select("cosines").toArrow()["cosines"].to_pylist()
-
-
-def test_one_core(spark, drawn, in_process, tmp_path):
-    source = write_gallery(drawn, tmp_path / "gallery.parquet")
-    command = [sys.executable, "-m", "faceclust_spark.cli", "run", "--source", source]
-    command += ["--tables", str(tmp_path / "tables"), "--set", "spark.master=local[1]"]
-    command += ["--set", TASKS]
-    command += [part for setting in SETTINGS for part in ("--set", setting)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert cluster_rows(TableStore(spark, str(tmp_path / "tables"))) == in_process
