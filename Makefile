@@ -2,6 +2,8 @@
 # Each installs what is missing.
 PYTHON ?= python3
 VENV := .venv
+# Processes that test side by side, each with a Spark session of its own (3 GB).
+TESTERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -11,7 +13,7 @@ demo: $(INSTALLED)
 	@$(BIN)/faceclust demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -32,7 +32,14 @@ MASTER, WORKER = (f"org.apache.spark.deploy.{name}" for name in ("master.Master"
 CONNECT = "org.apache.spark.sql.connect.service.SparkConnectServer"
 TASKS = ("--set", "spark.driver_faces=0")  # however small the gallery
 HOME = {"SPARK_HOME": str(Path(pyspark.__file__).parent), "PYSPARK_PYTHON": sys.executable}
-SMALL = [f"--conf={name}={value}" for name, value in local_settings(cores=2).items()]
+# Four JVMs on two cores: what they run once is not worth the second compiler.
+ONCE = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+SETTINGS = local_settings(cores=1) | {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.driver.extraJavaOptions": ONCE,
+    "spark.executor.extraJavaOptions": ONCE,
+}
+SMALL = [f"--conf={name}={value}" for name, value in SETTINGS.items()]
 
 
 def free_port() -> int:
