@@ -149,7 +149,7 @@ class SimilaritiesConfig(Section):
 class ConfidencesConfig(Section):
     """The graph convolution over each root group."""
 
-    model: str = "default"  # the shipped model, or the path of one that `train` wrote
+    model: str = "default"  # or lfw_synthetic, shipped too; or the path of one that `train` wrote
     dense_size: Annotated[int, Field(ge=2)] = 3_000  # larger groups are refined in blocks
     block_neighbours: Positive = 64  # in blocks: nearest members of each face that are scored
     block_negatives: Positive = 32  # in blocks: further members drawn for each face

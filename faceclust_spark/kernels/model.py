@@ -21,7 +21,7 @@ from faceclust_spark.kernels.joiner import Joiner
 from faceclust_spark.kernels.recluster import NEEDS_PAIRS
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
-DEFAULT = "default"
+SHIPPED = ("default", "lfw_synthetic")  # folders of the package
 FORMAT = 2
 _JOINER = "joiner."  # what the names of its weights start with
 KINDS = ("relations", "bound", "literal")
@@ -79,16 +79,16 @@ class Model:
 
 
 def load_model(name: str) -> Model:
-    """Load the shipped model (`default`) or one from the folder that `train` wrote.
+    """Load a shipped model (`default`, `lfw_synthetic`) or one from the folder that `train` wrote.
 
     Raises ConfigError where there is none, or where its files are damaged.
     """
-    path = resources.files("faceclust_spark") / "models" / DEFAULT if name == DEFAULT else Path(name)
+    path = resources.files("faceclust_spark") / "models" / name if name in SHIPPED else Path(name)
     missing = [file for file in (WEIGHTS, CARD) if not (path / file).is_file()]
     if missing:
         raise ConfigError(
-            f"confidences.model: {name} has no {' and no '.join(missing)}; give `default`, or a folder that "
-            "`faceclust train --model FOLDER` wrote"
+            f"confidences.model: {name} has no {' and no '.join(missing)}; give `{'`, `'.join(SHIPPED)}`, or "
+            "a folder that `faceclust train --model FOLDER` wrote"
         )
     try:
         card = json.loads((path / CARD).read_text(encoding="utf-8"))

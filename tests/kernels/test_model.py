@@ -92,7 +92,7 @@ def test_missing_files_are_all_named(tmp_path, present):
         load_model(str(tmp_path))
     for file in (CARD, WEIGHTS):
         assert (f"no {file}" in str(error.value)) == (file not in present)
-    assert "faceclust train" in str(error.value)
+    assert "give `default`, `lfw_synthetic`, or a folder that `faceclust train" in str(error.value)
 
 
 def test_a_folder_that_is_not_there_is_a_config_error(tmp_path):

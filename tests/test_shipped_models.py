@@ -1,4 +1,4 @@
-"""The shipped model: its card, and that it is worth more than no model, on galleries without labels."""
+"""The shipped models: their cards, and that the default is worth more than no model."""
 
 import json
 import re
@@ -11,33 +11,48 @@ from faceclust_spark.config import Config, SynthConfig
 from faceclust_spark.kernels.forest import component_keys
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.metrics import score
-from faceclust_spark.kernels.model import load_model
+from faceclust_spark.kernels.model import SHIPPED, load_model
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.local import cluster
 from faceclust_spark.training.validation import CHANCE, mean_f
 
-FOLDER = resources.files("faceclust_spark") / "models" / "default"
+MODELS = resources.files("faceclust_spark") / "models"
 
 
-def test_the_card_tells_what_the_model_is_and_what_it_is_made_of():
-    card = load_model("default").card
+def test_every_shipped_model_has_its_folder():
+    assert sorted(path.name for path in MODELS.iterdir()) == sorted(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_tells_what_the_model_is_and_what_it_is_made_of(name):
+    card = load_model(name).card
     assert (card["kind"], card["embedding"], card["attributes"]) == ("relations", None, None)
     assert {"config", "data", "faceclust_version", "torch_version", "metrics", "log", "network"} <= set(card)
     assert {"sources", "split", "licence_of_the_data", "galleries"} <= set(card["data"])
-    assert "CelebA is for non-commercial research" in card["data"]["licence_of_the_data"]
+    assert ("CelebA is for non-commercial" in card["data"]["licence_of_the_data"]) == (name == "default")
     best = max(row["validation_f"] for row in card["log"])
     assert best - CHANCE <= card["metrics"]["validation_f"] <= best
     assert len(card["metrics"]) > 3  # each composition too
 
 
-def test_the_card_names_no_place_on_a_machine():
-    text = (FOLDER / "card.json").read_text()
+def test_no_image_of_celeba_taught_the_model_of_lfw():
+    data = load_model("lfw_synthetic").card["data"]
+    assert "CelebA" not in str(data["sources"])
+    faces = [gallery["faces"] for gallery in data["galleries"]]
+    assert len(faces) == len(data["sources"]) == 4
+    assert faces[:2] != [gallery["faces"] for gallery in load_model("default").card["data"]["galleries"]]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_names_no_place_on_a_machine(name):
+    text = (MODELS / name / "card.json").read_text()
     assert not re.search(r'"(/|file:|s3:|[A-Z]:\\)', text)
     assert json.loads(text)["config"].keys().isdisjoint({"source", "tables", "spark"})
 
 
-def test_the_readme_of_the_model_names_its_data_and_its_limits():
-    text = (FOLDER / "README.md").read_text()
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_readme_of_the_model_names_its_data_and_its_limits(name):
+    text = (MODELS / name / "README.md").read_text()
     for told in ("LFW", "CelebA", "non-commercial", "faceclust train", "half A", "half B"):
         assert told in text
 
