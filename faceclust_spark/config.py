@@ -109,7 +109,7 @@ class NeighboursConfig(Section):
 
     k: Annotated[int, Field(ge=1, le=1_000)] = 40  # neighbours kept for each face
     floor: Cosine | Auto = "auto"  # lowest cosine kept; auto: from the distribution of random pairs
-    probes: Positive = 8  # cells that a face visits: it meets all other visitors there
+    probes: Positive = 9  # cells that a face visits: it meets all other visitors there
     audit: Annotated[int, Field(ge=0)] = 0  # faces whose neighbours are checked by exact search
 
 

@@ -1,4 +1,4 @@
-"""The shipped models: their cards, and that the default is worth more than no model."""
+"""The shipped models: their cards, and that they are worth more than no model."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from faceclust_spark.config import Config, SynthConfig
+from faceclust_spark.config import SynthConfig, load_config
 from faceclust_spark.kernels.forest import component_keys
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.metrics import score
@@ -57,10 +57,12 @@ def test_the_readme_of_the_model_names_its_data_and_its_limits(name):
         assert told in text
 
 
+@pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize(("dimension", "seed"), [(128, 11), (256, 12)])
-def test_the_default_model_beats_components_at_their_best_threshold(dimension, seed):
+def test_a_shipped_model_beats_components_at_their_best_threshold(name, dimension, seed):
     drawn = draw_gallery(SynthConfig(faces=1_500, seed=seed, dimension=dimension))
-    found = cluster(drawn.embeddings, drawn.attributes, Config(), image_ids=drawn.image_ids.tolist())
+    config = load_config(None, [f"confidences.model={name}"])
+    found = cluster(drawn.embeddings, drawn.attributes, config, image_ids=drawn.image_ids.tolist())
     vectors = quantise(normalise(drawn.embeddings))
     cosines = np.triu(cosine_matrix(vectors, vectors), 1)
     best = max(

@@ -35,7 +35,7 @@ from faceclust_spark.kernels.recall import SAMPLE
 from faceclust_spark.tables import columns as c
 
 FLOOR, K, THREADS, AUDITED = 0.4, 40, 2, 2_000
-EFFORTS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+EFFORTS = (4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 72, 80, 96, 128, 192, 256, 384, 512)
 
 
 class Gallery(NamedTuple):
