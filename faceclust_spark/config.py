@@ -97,7 +97,7 @@ class IngestConfig(Section):
 class CellsConfig(Section):
     """The k-means cells that divide the gallery for the search of neighbours."""
 
-    cells: Positive | Auto = "auto"  # auto: 1 (exact) up to `exact_below` faces, then n / 200
+    cells: Positive | Auto = "auto"  # auto: 1 (exact) up to `exact_below` faces, then n / 50
     exact_below: Annotated[int, Field(ge=0)] = 20_000  # faces up to which search is exact, by `auto`
     sample_per_cell: Positive = 128  # faces a cell that k-means sees, up to a million in all
     iterations: Positive = 6  # of k-means
@@ -109,7 +109,7 @@ class NeighboursConfig(Section):
 
     k: Annotated[int, Field(ge=1, le=1_000)] = 40  # neighbours kept for each face
     floor: Cosine | Auto = "auto"  # lowest cosine kept; auto: from the distribution of random pairs
-    probes: Positive = 9  # cells that a face visits: it meets all other visitors there
+    probes: Positive = 10  # cells that a face visits: it meets all other visitors there
     audit: Annotated[int, Field(ge=0)] = 0  # faces whose neighbours are checked by exact search
 
 

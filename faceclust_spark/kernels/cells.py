@@ -13,7 +13,7 @@ from faceclust_spark.config import CellsConfig
 from faceclust_spark.kernels.grid import normalise, quantise
 
 SAMPLE = "cells"  # purpose of the sample, see ids.sample_rows
-FACES_PER_CELL = 200
+FACES_PER_CELL = 50
 MOST_CELLS = 65_536
 PROBE_BLOCK = 4_096
 FLAT_TRAINED = 256  # up to here all cells are trained at once, beyond shard by shard
@@ -36,7 +36,8 @@ def cell_count(faces: int, config: CellsConfig) -> int:
     """Give the number of cells for a gallery of `faces` faces.
 
     `auto`: one, which is exact search, up to `exact_below` faces; beyond, the power of two next to
-    one cell for 200 faces.
+    one cell for 50 faces. Smaller cells and more probes find more for the same products: at 10^6 faces, edges
+    above 0.4, 9 probes of 4,096 cells find .971 at 10,700 pairs a face, 10 of 16,384 find .991 at 4,200.
     """
     if config.cells != "auto":
         return min(config.cells, max(faces, 1))

@@ -18,7 +18,7 @@ def make_vectors(count: int, dimension: int = 24, seed: int = 0, people: int = 4
 
 @pytest.mark.parametrize(
     ("faces", "cells"),
-    [(1, 1), (20_000, 1), (20_001, 128), (200_000, 1_024), (1_000_000, 4_096), (10**9, 65_536)],
+    [(1, 1), (20_000, 1), (20_001, 512), (200_000, 4_096), (1_000_000, 16_384), (10**9, 65_536)],
 )
 def test_cell_count_follows_the_gallery(faces: int, cells: int) -> None:
     assert cell_count(faces, CellsConfig()) == cells

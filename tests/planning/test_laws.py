@@ -49,8 +49,8 @@ def test_small_galleries_compare_each_with_each():
 
 def test_pairs_compared_are_those_of_the_visitors_of_each_cell():
     _, counts = work(10**6)
-    visitors = 10**6 * 8 / counts.cells
-    assert counts.cells == 4_096
+    visitors = 10**6 * 10 / counts.cells
+    assert counts.cells == 16_384
     assert counts.compared == pytest.approx(1.4 * counts.cells * visitors**2 / 2)
 
 

@@ -133,7 +133,7 @@ def test_the_command_plans_and_writes_a_config(gallery, tmp_path):
     assert (answer["faces"], answer["source_rows"], answer["sampled"]) == (100_000, 400, 300)
     assert answer["hours"] == pytest.approx(sum(stage["seconds"] for stage in answer["stages"]) / 3600)
     config = load_config(file)
-    assert (config.source, config.neighbours.k, config.cells.cells) == (str(gallery), 20, 512)
+    assert (config.source, config.neighbours.k, config.cells.cells) == (str(gallery), 20, 2_048)
 
 
 def test_python_plans_as_the_command_does(gallery, spark):
