@@ -11,6 +11,7 @@ import pytest
 from commands import ROOT
 
 from faceclust_spark.config import SynthConfig
+from faceclust_spark.kernels.model import SHIPPED
 from faceclust_spark.kernels.synth import draw_gallery
 
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
@@ -139,4 +140,4 @@ def test_the_page_names_options_methods_and_cases_that_there_are():
         for option in re.findall(r"--[\w-]+", options):
             assert f'"{option}"' in source
     named = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
-    assert named == {*transfer.PEERS, *transfer.OURS, *transfer.CASES}
+    assert named == {*transfer.PEERS, *transfer.OURS, *transfer.CASES, *SHIPPED}
