@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from faceclust_spark.config import CellsConfig
 from faceclust_spark.kernels.grid import normalise, quantise
+from faceclust_spark.kernels.threads import map_parts
 
 SAMPLE = "cells"  # purpose of the sample, see ids.sample_rows
 FACES_PER_CELL = 50
@@ -55,8 +56,8 @@ def sample_size(faces: int, config: CellsConfig) -> int:
 def train_cells(sample: NDArray[np.int16], faces: int, config: CellsConfig) -> Cells:
     """Train the cells by spherical k-means on a sample `(m, d)` in sampling order.
 
-    One thread: its floating-point sums, and so the cells, are the same wherever it runs. Cells are
-    stored; all later stages take them as given.
+    One thread for each k-means: its floating-point sums, and so the cells, are the same wherever it runs, and
+    on any number of cores. Cells are stored; all later stages take them as given.
     """
     count = min(cell_count(faces, config), max(len(sample), 1))
     if count == 1:
@@ -173,12 +174,14 @@ def _train_shards(sample: NDArray[np.int16], count: int, config: CellsConfig) ->
     coarse = np.unique(_kmeans(sample[: shards * COARSE_SAMPLE], shards, config), axis=0)
     coarse = coarse[np.concatenate(_order(coarse))]
     home = probe_cells(sample, Cells(coarse, np.arange(len(coarse), dtype=np.int32)), 1)[:, 0]
-    trained = []
-    for shard in np.unique(home):
+
+    def train(shard: int) -> NDArray[np.int16]:
         part = sample[home == shard]
         share = max(1, round(count * len(part) / len(sample)))
         centroids = np.unique(_kmeans(part, min(share, len(part)), config), axis=0)
-        trained.append(centroids[np.concatenate(_order(centroids))])
+        return centroids[np.concatenate(_order(centroids))]
+
+    trained = map_parts(train, np.unique(home).tolist())
     numbers = np.repeat(np.arange(len(trained), dtype=np.int32), [len(part) for part in trained])
     return Cells(np.concatenate(trained), numbers)
 
