@@ -20,8 +20,8 @@ from faceclust_spark.explanation import (
     Similarity,
     Step,
 )
-from faceclust_spark.kernels.in_memory import RefinedGroup
 from faceclust_spark.kernels.links import log_odds_between, log_odds_of_face
+from faceclust_spark.kernels.refined import RefinedGroup
 from faceclust_spark.kernels.similarities import attribute_similarities, face_similarities, fuse
 from faceclust_spark.stages.confidences import read_refinements
 from faceclust_spark.stages.paths import edges_inside, strongest_path

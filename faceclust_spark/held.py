@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-    from faceclust_spark.kernels.in_memory import RefinedGroup
     from faceclust_spark.kernels.neighbours import NeighbourLists
+    from faceclust_spark.kernels.refined import RefinedGroup
     from faceclust_spark.tables.schemas import Table
 
 

@@ -50,12 +50,14 @@ def assign_faces(
     photos: NDArray[np.int64] | None = None,
     calibration: Calibration | None = None,
 ) -> Assignment:
-    """Cluster one root group again and say what came of each face. Claim 1, last step.
+    """Cluster root groups again and say what came of each face. Claim 1, last step.
+
+    Rows are those of one root group, or of several put together (`kernels.grouping.join_refined`).
 
     photos: int64 `(n,)` as `shared_photos` gives them, or None where no two faces share one.
     calibration: the model's, see `recluster`.
 
-    Shapes: `(n,)` ascending, `(t,)` ascending, `(t, n)` lowest threshold first.
+    Shapes: `(n,)` ascending in each root group, `(t,)` ascending, `(t, n)` lowest threshold first.
     """
     if len(face_ids) == 1:
         return assign_alone(face_ids, thresholds)
@@ -114,11 +116,17 @@ def shared_photos(face_ids: NDArray[np.int64], photos: Iterable[Sequence[int]]) 
     return result
 
 
-def name_photos(face_ids: NDArray[np.int64], photos: NDArray[np.int64]) -> NDArray[np.int64]:
+def name_photos(
+    face_ids: NDArray[np.int64], photos: NDArray[np.int64], sizes: Sequence[int] | None = None
+) -> NDArray[np.int64]:
     """Give what `shared_photos` gives, from any numbering of the photos (-1 = none) of the group.
 
-    Shapes: `(n,)` ascending, `(n,)` to int64 `(n,)`.
+    sizes: of several groups put together; each has names of its own, none for a photo that it holds once.
+    Shapes: `(n,)` ascending in each group, `(n,)` to int64 `(n,)`.
     """
+    if sizes is not None:
+        group = np.repeat(np.arange(len(sizes)), sizes)
+        photos = np.where(photos < 0, photos, photos + group * (photos.max(initial=0) + 1))
     _, first, inverse, counts = np.unique(photos, return_index=True, return_inverse=True, return_counts=True)
     shared = (counts[inverse] > 1) & (photos != NO_PHOTO)
     return np.where(shared, face_ids[first[inverse]], np.int64(NO_PHOTO))

@@ -6,17 +6,21 @@ matrices to the clusters happens inside it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from faceclust_spark.kernels.refine import Group
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from faceclust_spark.config import ConfidencesConfig
     from faceclust_spark.kernels.groups import CoarseGroups
+
+Item = TypeVar("Item")
 
 
 def gather_groups(
@@ -79,16 +83,21 @@ def scored_pairs(size: int, config: ConfidencesConfig) -> int:
 
 
 def batch_groups(groups: list[Group], config: ConfidencesConfig, pairs: int) -> list[list[Group]]:
-    """Divide groups, in their order, into batches of about `pairs` scored pairs; never empty ones.
+    """Divide groups, in their order, into batches of about `pairs` scored pairs; see `in_batches`."""
+    return in_batches(groups, [scored_pairs(len(group.face_ids), config) for group in groups], pairs)
 
-    A batch holds one group more than fits, so a group of any size has its place.
+
+def in_batches(items: Sequence[Item], costs: Sequence[int], limit: int) -> list[list[Item]]:
+    """Divide items, in their order, into batches that cost about `limit`; never empty ones.
+
+    A batch holds one item more than fits, so an item of any cost has its place.
     """
-    batches: list[list[Group]] = []
-    filled = pairs
-    for group in groups:
-        if filled >= pairs:
+    batches: list[list[Item]] = []
+    filled = limit
+    for item, cost in zip(items, costs, strict=True):
+        if filled >= limit:
             batches.append([])
             filled = 0
-        batches[-1].append(group)
-        filled += scored_pairs(len(group.face_ids), config)
+        batches[-1].append(item)
+        filled += cost
     return batches

@@ -6,7 +6,7 @@ that its driver holds.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,14 +16,13 @@ from faceclust_spark.kernels.assignment import Assignment, assign_alone, assign_
 from faceclust_spark.kernels.grouping import batch_groups, gather_groups
 from faceclust_spark.kernels.groups import CoarseGroups, cut_forest, mean_cosine
 from faceclust_spark.kernels.ids import sample_rows
-from faceclust_spark.kernels.refine import Refinement, refine_groups
+from faceclust_spark.kernels.refine import refine_groups
+from faceclust_spark.kernels.refined import RefinedGroup, batch_refined, join_refined, refined_groups
 from faceclust_spark.kernels.relations import Scale
 from faceclust_spark.kernels.rounds import Placed
 from faceclust_spark.kernels.threads import map_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from faceclust_spark.config import ClustersConfig, CoarseGroupsConfig, Config
@@ -36,16 +35,6 @@ if TYPE_CHECKING:
     from faceclust_spark.kernels.thresholds import Thresholds
 
 PAIRS_PER_BATCH = 100_000  # refined at once by a thread: bounds memory, does not change a bit
-
-
-class RefinedGroup(NamedTuple):
-    """A root group with what the graph convolution says of it."""
-
-    root_key: int
-    face_ids: NDArray[np.int64]  # (n,) ascending
-    thresholds: NDArray[np.float32]  # (t,) ascending
-    keys: NDArray[np.int64]  # (t, n) group keys, lowest threshold first
-    refinement: Refinement
 
 
 def find_thresholds(face_ids: NDArray[np.int64], vectors: NDArray[np.int16], config: Config) -> Thresholds:
@@ -106,16 +95,6 @@ def refine_gallery(
     return sorted(found, key=lambda group: group.root_key)
 
 
-def refined_groups(
-    groups: Sequence[Group], refinements: Sequence[Refinement], thresholds: NDArray[np.float32]
-) -> list[RefinedGroup]:
-    """Put groups and their refinements together."""
-    return [
-        RefinedGroup(int(group.keys[0, 0]), group.face_ids, thresholds, group.keys, refinement)
-        for group, refinement in zip(groups, refinements, strict=True)
-    ]
-
-
 def place_faces(
     coarse: CoarseGroups,
     refined: list[RefinedGroup],
@@ -129,14 +108,17 @@ def place_faces(
     """
     face_ids = coarse.face_ids
 
-    def assign(group: RefinedGroup) -> Assignment:
-        own = name_photos(group.face_ids, photos[np.searchsorted(face_ids, group.face_ids)])
+    def assign(batch: list[RefinedGroup]) -> Assignment:
+        group = join_refined(batch)
+        own = photos[np.searchsorted(face_ids, group.face_ids)]
+        named = name_photos(group.face_ids, own, [len(one.face_ids) for one in batch])
         return assign_faces(
-            group.face_ids, group.thresholds, group.keys, group.refinement, config, own, calibration
+            group.face_ids, group.thresholds, group.keys, group.refinement, config, named, calibration
         )
 
     alone = face_ids[alone_in_root(coarse)]
-    found = [*map_parts(assign, refined), assign_alone(alone, coarse.thresholds)]
+    batches = batch_refined(refined, PAIRS_PER_BATCH)
+    found = [*map_parts(assign, batches), assign_alone(alone, coarse.thresholds)]
     order = np.argsort(np.concatenate([*(group.face_ids for group in refined), alone]))
     everyone = Assignment(*(np.concatenate(part)[order] for part in zip(*found, strict=True)))
     return Placed(

@@ -49,15 +49,15 @@ def recluster(
     photos: NDArray[np.int64] | None = None,
     calibration: Calibration | None = None,
 ) -> Clustering:
-    """Divide one root group into clusters; every image ends in exactly one.
+    """Divide a root group, or several put together, into clusters; every image ends in exactly one.
 
     `correlation`: greedy additive edge contraction on the refined log-odds, into which the confidences
     have gone. `confidence`, the patent's letter: of the nested groups the best set that does not
     overlap, from which images of low confidence leave.
 
-    Shapes: `(n,)` ascending, `(t, n)` lowest threshold first. photos: `(n,)`, equal numbers for images of
-    one photo, -1 for none; with `same_photo: apart` they never share a cluster. calibration: the model's; it
-    concerns members of clusters of two or more under the rule `correlation`.
+    Shapes: `(n,)` ascending in each root group, `(t, n)` lowest threshold first. photos: `(n,)`, equal
+    numbers for images of one photo, -1 for none; with `same_photo: apart` they never share a cluster.
+    calibration: the model's; it concerns members of clusters of two or more under the rule `correlation`.
 
     Raises ConfigError where `correlation` meets a model that gives no refined similarities.
     """

@@ -15,6 +15,7 @@ from faceclust_spark.kernels.assignment import (
     shared_photos,
 )
 from faceclust_spark.kernels.recluster import NO_CLUSTER
+from faceclust_spark.kernels.refined import batch_refined, join_refined
 from faceclust_spark.stages.confidences import read_refinements
 from faceclust_spark.stages.output import to_arrow_schema
 from faceclust_spark.tables import columns as c
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
     from faceclust_spark.config import ClustersConfig
     from faceclust_spark.kernels.calibration import Calibration
-    from faceclust_spark.kernels.in_memory import RefinedGroup
+    from faceclust_spark.kernels.refined import RefinedGroup
 
+_PAIRS_PER_BATCH = 500_000  # clustered at once: bounds a worker's memory, does not change a bit
 _HELD = "_held"
 _PHOTOS = "_photos"  # the faces of each photo that shows several faces of the root group
 
@@ -128,37 +130,38 @@ def _assign(
 
     def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in batches:
-            photos = rows[_PHOTOS].to_pylist()
-            pieces = [
-                _assigned(group, shared, config, calibration, schema)
-                for group, shared in zip(read_refinements(rows), photos, strict=True)
-            ]
-            yield from pieces and [pa.concat_batches(pieces)]
+            groups = list(read_refinements(rows))
+            shared = dict(zip((group.root_key for group in groups), rows[_PHOTOS].to_pylist(), strict=True))
+            for batch in batch_refined(groups, _PAIRS_PER_BATCH):
+                photos = [shared[group.root_key] for group in batch]
+                yield _assigned(batch, photos, config, calibration, schema)
 
     return assign
 
 
 def _assigned(
-    group: RefinedGroup,
-    shared: Sequence[Sequence[int]] | None,
+    groups: Sequence[RefinedGroup],
+    shared: Sequence[Sequence[Sequence[int]] | None],
     config: ClustersConfig,
     calibration: Calibration | None,
     schema: pa.Schema,
 ) -> pa.RecordBatch:
-    """Assign the faces of one root group; shared: the faces of each photo that shows several."""
+    """Assign the faces of root groups; shared: of each, the faces of each photo that shows several."""
+    photos = [shared_photos(group.face_ids, own or ()) for group, own in zip(groups, shared, strict=True)]
+    group = join_refined(groups)
     result = assign_faces(
         group.face_ids,
         group.thresholds,
         group.keys,
         group.refinement,
         config,
-        shared_photos(group.face_ids, shared) if shared else None,
+        np.concatenate(photos),
         calibration,
     )
     nobody = result.runner_ups == NO_CLUSTER
     columns = {
         c.FACE_ID: group.face_ids,
-        c.ROOT_KEY: np.full(len(group.face_ids), group.root_key, dtype=np.int64),
+        c.ROOT_KEY: group.keys[0],
         c.CLUSTER_KEY: result.labels,
         c.CONFIDENCE: result.confidences,
         c.STATUS: result.statuses,

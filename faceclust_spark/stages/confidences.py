@@ -10,9 +10,9 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from faceclust_spark.kernels.grouping import batch_groups
-from faceclust_spark.kernels.in_memory import RefinedGroup, refined_groups
 from faceclust_spark.kernels.model import model_from_bytes
 from faceclust_spark.kernels.refine import PairLogOdds, Refinement, refine_groups
+from faceclust_spark.kernels.refined import RefinedGroup, refined_groups
 from faceclust_spark.stages.output import arrow_output, stage_schema
 from faceclust_spark.stages.root_groups import groups_from_arrow, whole_groups
 from faceclust_spark.tables import columns as c
