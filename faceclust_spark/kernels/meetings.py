@@ -136,23 +136,29 @@ def _look_inside(starts, vectors, factor):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _centroid_similarity(vectors, a0, a1, b0, b1, factor):  # type: ignore[no-untyped-def]
+def _sum_rows(vectors, low, high, total):  # type: ignore[no-untyped-def]
+    total[:] = 0
+    for i in range(low, high):
+        for k in range(len(total)):
+            total[k] += vectors[i, k]
+
+
+@numba.njit(cache=True, nogil=True)
+def _sums_similarity(a, b, factor):  # type: ignore[no-untyped-def]
+    """Give the similarity of two centroids, from the sums of their images."""
     dot, one, other = 0.0, 0.0, 0.0
-    for k in range(vectors.shape[1]):
-        x, y = 0, 0
-        for i in range(a0, a1):
-            x += vectors[i, k]
-        for j in range(b0, b1):
-            y += vectors[j, k]
-        dot += float(x) * y
-        one += float(x) * x
-        other += float(y) * y
+    for k in range(len(a)):
+        x, y = float(a[k]), float(b[k])
+        dot += x * y
+        one += x * x
+        other += y * y
     return (dot / np.sqrt(one * other) - factor[1]) * factor[2]
 
 
 @numba.njit(cache=True, nogil=True)
 def _face_inputs(clusters, vectors, meetings, factor, means, bests, coherence, inputs):  # type: ignore[no-untyped-def]
     starts, sizes = clusters.starts, clusters.sizes
+    own, others = np.empty(vectors.shape[1], np.int64), np.empty(vectors.shape[1], np.int64)
     for p in range(len(meetings.visitor)):
         a, b = meetings.visitor[p], meetings.host[p]
         a0, a1, b0, b1 = starts[a], starts[a + 1], starts[b], starts[b + 1]
@@ -173,7 +179,9 @@ def _face_inputs(clusters, vectors, meetings, factor, means, bests, coherence, i
         pairs = np.sort(pairs)[::-1]
         mean, best_mean = total / count, best_total / (a1 - a0)
         row = inputs[p]
-        row[0] = _centroid_similarity(vectors, a0, a1, b0, b1, factor)
+        _sum_rows(vectors, a0, a1, own)
+        _sum_rows(vectors, b0, b1, others)
+        row[0] = _sums_similarity(own, others, factor)
         row[1], row[2] = mean, pairs[0]
         row[3], row[4], row[5] = pairs[:3].mean(), pairs[:5].mean(), pairs[:10].mean()
         for q in range(3):
