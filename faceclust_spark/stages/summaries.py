@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, LongType, StringType, StructField, StructType
 
 from faceclust_spark.arrow import vectors_from_arrow
-from faceclust_spark.kernels.summaries import find_extremes, mean_confidence
+from faceclust_spark.kernels.summaries import summarise_clusters
 from faceclust_spark.stages.output import frame_of_rows, to_arrow_schema
 from faceclust_spark.stages.root_groups import place_groups, whole_groups
 from faceclust_spark.tables import columns as c
@@ -110,19 +109,16 @@ def described_clusters(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordB
     """
     schema = to_arrow_schema(_SUMMARISED)
     for rows in whole_groups(batches, c.CLUSTER_ID):
-        ends = pc.run_end_encode(rows.column(c.CLUSTER_ID)).run_ends.to_pylist()
-        starts = [0, *ends[:-1]]
-        described = [_row(rows.slice(start, end - start)) for start, end in zip(starts, ends, strict=True)]
-        yield pa.RecordBatch.from_pylist(described, schema=schema)
-
-
-def _row(members: pa.RecordBatch) -> dict[str, object]:
-    extremes = find_extremes(vectors_from_arrow(members[c.VECTOR]))
-    return {
-        c.CLUSTER_ID: members[c.CLUSTER_ID][0].as_py(),
-        c.SIZE: members.num_rows,
-        c.MEDOID: members[c.IMAGE_ID][extremes.medoid].as_py(),
-        c.MEAN_CONFIDENCE: mean_confidence(members[c.CONFIDENCE].to_numpy()),
-        c.LOWEST_SIMILARITY: None if math.isnan(extremes.lowest) else extremes.lowest,
-        c.THRESHOLD: pc.min(members[c.THRESHOLD]).as_py(),
-    }
+        ends = pc.run_end_encode(rows[c.CLUSTER_ID]).run_ends.to_numpy()
+        starts = np.append(0, ends[:-1]).astype(np.int64)
+        found = summarise_clusters(vectors_from_arrow(rows[c.VECTOR]), rows[c.CONFIDENCE].to_numpy(), starts)
+        thresholds = rows[c.THRESHOLD].to_numpy(zero_copy_only=False)  # NaN where no coarse group holds all
+        columns = {
+            c.CLUSTER_ID: rows[c.CLUSTER_ID].take(pa.array(starts)),
+            c.SIZE: ends - starts,
+            c.MEDOID: rows[c.IMAGE_ID].take(pa.array(found.medoids)),
+            c.MEAN_CONFIDENCE: found.mean_confidences,
+            c.LOWEST_SIMILARITY: pa.array(found.lowest, from_pandas=True),
+            c.THRESHOLD: pa.array(np.fmin.reduceat(thresholds, starts), from_pandas=True),
+        }
+        yield pa.RecordBatch.from_pydict(columns, schema=schema)

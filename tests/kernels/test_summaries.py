@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
-from faceclust_spark.kernels.summaries import find_extremes, mean_confidence
+from faceclust_spark.kernels.summaries import find_extremes, summarise_clusters
 
 
 def draw(n, dimension, seed):
@@ -36,6 +36,17 @@ def test_one_member_has_no_lowest_cosine():
     assert np.isnan(found.lowest)
 
 
-def test_mean_confidence():
-    values = np.random.default_rng(4).random(1_001).astype(np.float32)
-    assert mean_confidence(values) == np.float32(values.astype(np.float64).mean())
+def test_clusters_together_are_described_as_each_by_itself():
+    sizes = [1, 2, 3, 1, 300, 7, 256, 257, 2]
+    vectors = draw(sum(sizes), 64, seed=5)
+    vectors[3:6] = vectors[3]  # three equal ones: the medoid is the first
+    confidences = np.random.default_rng(6).random(len(vectors)).astype(np.float32)
+    starts = np.cumsum([0, *sizes[:-1]])
+    found = summarise_clusters(vectors, confidences, starts)
+    for place, (start, size) in enumerate(zip(starts.tolist(), sizes, strict=True)):
+        own = slice(start, start + size)
+        alone = find_extremes(vectors[own])
+        assert found.medoids[place] == start + alone.medoid
+        np.testing.assert_array_equal(found.lowest[place], np.float32(alone.lowest))
+        total = sum(confidences[own].astype(np.float64).tolist())
+        assert found.mean_confidences[place] == np.float32(total / size)
