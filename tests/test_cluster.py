@@ -21,6 +21,7 @@ import pyspark
 import pytest
 from commands import BIN, ROOT, process
 from deltalake import DeltaTable
+from divided import BY_TASKS
 
 from faceclust_spark import pipeline, verbs
 from faceclust_spark.config import load_config
@@ -30,7 +31,7 @@ FACES = 600
 SUBMIT = re.search(r"^spark-submit (?:.*\\\n)*.*$", (ROOT / "docs/cluster.md").read_text(), re.MULTILINE)[0]
 MASTER, WORKER = (f"org.apache.spark.deploy.{name}" for name in ("master.Master", "worker.Worker"))
 CONNECT = "org.apache.spark.sql.connect.service.SparkConnectServer"
-TASKS = ("--set", "spark.driver_faces=0")  # however small the gallery
+TASKS = ("--set", BY_TASKS)
 HOME = {"SPARK_HOME": str(Path(pyspark.__file__).parent), "PYSPARK_PYTHON": sys.executable}
 # Four JVMs on two cores: what they run once is not worth the second compiler.
 ONCE = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"

@@ -8,6 +8,7 @@ import sys
 import pytest
 from commands import ROOT, process
 from deltalake import DeltaTable
+from divided import BY_TASKS, DIVIDED
 
 import faceclust_spark
 from faceclust_spark.config import SynthConfig, load_config
@@ -15,18 +16,6 @@ from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.session import local_settings
 
 FACES = 500
-TASKS = "spark.driver_faces=0"
-# Several cells, small tasks, groups in blocks, joins across root groups.
-DIVIDED = [
-    "cells.cells=6",
-    "neighbours.probes=3",
-    "coarse_groups.max_size=80",
-    "confidences.dense_size=40",
-    "confidences.block_neighbours=16",
-    "confidences.block_negatives=8",
-    "confidences.pairs_per_task=300",
-    "rounds.least_log_odds=-3",
-]
 README_LINE = re.search(r"^spark-submit .+$", (ROOT / "README.md").read_text(), re.MULTILINE)[0]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
 
@@ -59,7 +48,7 @@ def submitted(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("jobs")
     other = README_LINE.partition("jobs/")[0]
-    settings = [part for setting in (*DIVIDED, TASKS) for part in ("--set", setting)]
+    settings = [part for setting in (*DIVIDED, BY_TASKS) for part in ("--set", setting)]
     answers = (
         submit(f"{other} jobs/synth.py --output gallery.parquet --faces {FACES} --seed 1", folder),
         submit(README_LINE, folder, *settings),

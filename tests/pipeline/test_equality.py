@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from divided import BY_TASKS, DIVIDED
 from galleries import cluster_rows, rows_of, write_gallery
 
 import faceclust_spark
@@ -13,20 +14,7 @@ from faceclust_spark.pipeline import STAGES
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.storage import TableStore
 
-# Several cells, small tasks, groups in blocks: whatever could differ with the division is in use.
-SETTINGS = [
-    "synth.faces=600",
-    "synth.dimension=48",
-    "cells.cells=6",
-    "neighbours.probes=3",
-    "coarse_groups.max_size=80",
-    "confidences.dense_size=40",
-    "confidences.block_neighbours=16",
-    "confidences.block_negatives=8",
-    "confidences.pairs_per_task=300",
-    "rounds.least_log_odds=-3",  # joins across root groups there are
-]
-TASKS = "spark.driver_faces=0"  # however small the gallery: by Spark's tasks
+SETTINGS = ["synth.faces=600", "synth.dimension=48", *DIVIDED]
 CONFIG = load_config(None, SETTINGS)
 
 
@@ -57,7 +45,7 @@ def by_tasks(shared_session, drawn, tmp_path_factory):
     spark.conf.set(name, "7")
     try:
         summary = faceclust_spark.run(
-            spark, source, str(folder / "tables"), load_config(None, [*SETTINGS, TASKS])
+            spark, source, str(folder / "tables"), load_config(None, [*SETTINGS, BY_TASKS])
         )
     finally:
         spark.conf.set(name, before)
