@@ -2,7 +2,7 @@
 
 BY_TASKS = "spark.driver_faces=0"
 
-# Several cells, small tasks, groups in blocks, joins across root groups: whatever could differ with the division.
+# Several cells, small tasks, groups in blocks, joins across root groups: whatever could differ is in use.
 DIVIDED = (
     "cells.cells=6",
     "neighbours.probes=3",
