@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +24,7 @@ from faceclust_spark.kernels.neighbours import (
     search_slice,
 )
 from faceclust_spark.kernels.refine import Group, refine_groups
+from faceclust_spark.kernels.refined import RefinedGroup, join_refined, refined_groups
 from faceclust_spark.kernels.relations import Scale
 from faceclust_spark.kernels.threads import one_thread
 from faceclust_spark.kernels.thresholds import Thresholds
@@ -181,19 +182,21 @@ def time_refinement(
         return 0.0, 0.0
     refine_groups(groups[:1], model, config.confidences, config.similarities, scale)
     refining, assigning = Clock(), Clock()
-    assign: Callable[..., object] = assign_faces
     for number, batch in enumerate(batch_groups(groups, config.confidences, _BATCH)):
         with refining.running():
             refined = refine_groups(batch, model, config.confidences, config.similarities, scale)
-        pairs = list(zip(batch, refined, strict=True))
+        together = refined_groups(batch, refined, coarse.thresholds)
         if number == 0:
-            group, refinement = pairs[0]
-            assign(group.face_ids, coarse.thresholds, group.keys, refinement, config.clusters, None)
+            _assign(together[:1], config)
         with assigning.running():
-            for group, refinement in pairs:
-                assign(group.face_ids, coarse.thresholds, group.keys, refinement, config.clusters, None)
+            _assign(together, config)
     scored = sum(scored_pairs(len(group.face_ids), config.confidences) for group in groups)
     return refining.seconds / scored, assigning.seconds / scored
+
+
+def _assign(groups: list[RefinedGroup], config: Config) -> None:
+    group = join_refined(groups)
+    assign_faces(group.face_ids, group.thresholds, group.keys, group.refinement, config.clusters)
 
 
 def _some_groups(groups: Sequence[Group], config: Config) -> list[Group]:

@@ -58,9 +58,9 @@ class Seconds(NamedTuple):
 def kernel_seconds(rates: Rates, gallery: Gallery, counts: Counts, config: Config) -> dict[str, Seconds]:
     """Give the kernels' seconds of each stage.
 
-    The driver trains the cells, and one task merges the last forests and cuts the result: there more cores
-    do not help. A forest of more than `max_forest_edges` is merged in rounds, each of which halves it, and
-    cut in parts.
+    The driver trains the cells, on as many cores as these rates were measured with, and one task merges the
+    last forests and cuts the result: there more cores do not help. A forest of more than `max_forest_edges`
+    is merged in rounds, each of which halves it, and cut in parts.
     """
     faces, cells = gallery.faces, counts.cells
     compared_cells = 0 if cells == 1 else min(cells, FLAT_PROBED) + cells // FLAT_PROBED

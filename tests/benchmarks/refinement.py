@@ -32,6 +32,7 @@ from faceclust_spark.kernels.grouping import batch_groups
 from faceclust_spark.kernels.in_memory import PAIRS_PER_BATCH
 from faceclust_spark.kernels.model import Model, load_model
 from faceclust_spark.kernels.refine import Group, refine_groups
+from faceclust_spark.kernels.refined import batch_refined, join_refined, refined_groups
 from faceclust_spark.kernels.relations import Scale
 
 THRESHOLDS = np.array([0.2, 0.35, 0.5], np.float32)
@@ -104,17 +105,18 @@ def profile(groups: list[Group], model: Model, config: Config, scale: Scale) -> 
     ):
         start = time.perf_counter()
         refined = [
-            (group, one)
+            one
             for batch in batch_groups(groups, config.confidences, PAIRS_PER_BATCH)
-            for group, one in zip(
+            for one in refined_groups(
                 batch,
                 refine_groups(batch, model, config.confidences, config.similarities, scale),
-                strict=True,
+                THRESHOLDS,
             )
         ]
         between = time.perf_counter()
-        for group, one in refined:
-            assign_faces(group.face_ids, THRESHOLDS, group.keys, one, config.clusters)
+        for part in batch_refined(refined, PAIRS_PER_BATCH):
+            group = join_refined(part)
+            assign_faces(group.face_ids, THRESHOLDS, group.keys, group.refinement, config.clusters)
         end = time.perf_counter()
     found = dict(watch.seconds)
     found["packing"] = between - start - sum(found.values())
