@@ -9,6 +9,7 @@ Written for common.run_child, not for people. `pipelines` runs sources through t
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,8 @@ def run_pipelines(request: dict[str, Any]) -> dict[str, Any]:
 
     configure_logging()
     config = load_config(None, request["overrides"])
+    if request["processors"]:  # for this process and all that it starts
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: request["processors"]])
     start = time.perf_counter()
     spark = get_session(
         SparkConfig(

@@ -171,12 +171,16 @@ def matrix_to_arrow(matrix: np.ndarray) -> pa.ListArray:
 
 
 def run_pipelines(
-    jobs: Sequence[tuple[str, str]], cores: int, arguments: argparse.Namespace, by_tasks: bool = False
+    jobs: Sequence[tuple[str, str]],
+    cores: int,
+    arguments: argparse.Namespace,
+    by_tasks: bool = False,
+    pinned: bool = False,
 ) -> Child:
     """Run source after source into its tables, in one fresh session on `local[cores]`.
 
     jobs: source and tables of each run. arguments: of `make_parser`. by_tasks: also where the driver would
-    cluster such a gallery by itself.
+    cluster such a gallery by itself. pinned: on no more than `cores` processors.
     """
     with tempfile.TemporaryDirectory(prefix="faceclust-events-") as events:
         request = {
@@ -186,6 +190,7 @@ def run_pipelines(
             "settings": {**EVENT_LOG, "spark.eventLog.dir": f"file:{events}"},
             "overrides": [*(["spark.driver_faces=0"] if by_tasks else []), *arguments.overrides],
             "jobs": [list(job) for job in jobs],
+            "processors": cores if pinned else None,
         }
         told, memory = run_child(request)
         (log,) = Path(events).iterdir()
