@@ -42,6 +42,11 @@ def vectors_to_arrow(vectors: NDArray[np.int16]) -> pa.BinaryArray:
     return pa.BinaryArray.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
+def texts_to_arrow(texts: NDArray[np.str_], mask: NDArray[np.bool_] | None = None) -> pa.StringArray:
+    """Give a STRING column, null where `mask` is true; pyarrow parts it beyond 16 MB of text by itself."""
+    return _one_chunk(pa.array(texts, pa.string(), mask=mask))
+
+
 def attributes_from_arrow(column: Column) -> NDArray[np.float32]:
     """Read an ARRAY<FLOAT> column: float32 `(n, a)`, missing values NaN.
 

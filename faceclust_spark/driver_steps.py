@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StructField, StructType
 
-from faceclust_spark.arrow import vectors_to_arrow
+from faceclust_spark.arrow import texts_to_arrow, vectors_to_arrow
 from faceclust_spark.kernels.assignment import NO_PHOTO, highest_whole, mint_cluster_ids
 from faceclust_spark.kernels.forest import edges_of_lists, maximum_spanning_forest
 from faceclust_spark.kernels.in_memory import (
@@ -153,13 +153,13 @@ def _cluster_rows(held: Held, placed: Placed) -> pa.RecordBatch:
     highest = highest_whole(placed.labels, coarse.keys)  # -1: a round joined faces of several root groups
     columns = {
         c.IMAGE_ID: held.image_ids,
-        c.CLUSTER_ID: mint_cluster_ids(placed.labels),
+        c.CLUSTER_ID: texts_to_arrow(mint_cluster_ids(placed.labels)),
         c.CONFIDENCE: placed.confidences,
-        c.STATUS: placed.statuses,
+        c.STATUS: texts_to_arrow(placed.statuses),
         c.FACE_ID: coarse.face_ids,
         c.ROOT_KEY: coarse.keys[0],
         c.THRESHOLD: pa.array(coarse.thresholds[highest], mask=highest < 0),
-        c.RUNNER_UP: pa.array(mint_cluster_ids(placed.runner_ups), pa.string(), mask=~known),
+        c.RUNNER_UP: texts_to_arrow(mint_cluster_ids(placed.runner_ups), ~known),
         c.MARGIN: pa.array(placed.margins, mask=~known),
     }
     return pa.RecordBatch.from_pydict(columns, schema=arrow_output(schemas.CLUSTERS))

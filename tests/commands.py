@@ -49,6 +49,7 @@ def process(*command_line: object, cwd: Path, **environment: str) -> Ended:
     """Run a program of the environment, such as `faceclust` or `spark-submit`, in a process of its own."""
     program, *arguments = map(str, command_line)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
+    kept["SPARK_SUBMIT_OPTS"] = os.environ["SPARK_SUBMIT_OPTS"]  # see conftest
     ended = subprocess.run(
         [str(BIN / program), *arguments],
         capture_output=True,

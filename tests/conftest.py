@@ -10,6 +10,9 @@ import pytest
 
 from faceclust_spark.config import SparkConfig
 
+# Half of the work of a JVM that lives for minutes is its second compiler's. Read by Spark's launcher.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
+
 
 @pytest.fixture(scope="session")
 def shared_session() -> Iterator[object]:

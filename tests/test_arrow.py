@@ -6,6 +6,7 @@ from faceclust_spark.arrow import (
     attributes_from_arrow,
     lists_from_arrow,
     lists_to_arrow,
+    texts_to_arrow,
     vectors_from_arrow,
     vectors_to_arrow,
 )
@@ -44,6 +45,16 @@ def test_more_bytes_than_a_column_can_hold_are_refused():
     vectors = np.broadcast_to(np.int16(1), (2**20, 1024))
     with pytest.raises(ValueError, match=r"1048576 vectors of 1024 components in one batch"):
         vectors_to_arrow(vectors)
+
+
+def test_a_million_texts_are_one_column():
+    texts = np.array(["c0123456789abcdef", "c"], "U17").repeat([10**6, 5])
+    assert isinstance(pa.array(texts), pa.ChunkedArray)  # what pyarrow does of itself
+    mask = np.arange(len(texts)) % 3 == 0
+    column = texts_to_arrow(texts, mask)
+    assert isinstance(column, pa.StringArray)
+    assert column.null_count == mask.sum()
+    assert texts_to_arrow(texts).to_pylist() == texts.tolist()
 
 
 def test_missing_attributes_become_nan():
