@@ -208,8 +208,8 @@ class SparkConfig(Section):
     driver_memory: str = "4g"  # local mode: driver and tasks share it
     shuffle_partitions: Positive | Auto = "auto"  # auto: twice the cores of a local session
     # Galleries of up to so many faces are clustered in the driver's process, which Spark's tasks would keep
-    # waiting; 0: never. At 200,000 faces of 256 components it holds about 2 GB.
-    driver_faces: Annotated[int, Field(ge=0)] = 200_000
+    # waiting; 0: never. auto: 200,000; on a local session up to 1,000,000, if half of the memory holds them.
+    driver_faces: Annotated[int, Field(ge=0)] | Auto = "auto"
     settings: dict[str, str] = {}  # further ones, by their Spark names
 
 

@@ -7,9 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pyspark.sql import functions as F
+
+from faceclust_spark.driver_limit import ANYWHERE, most_faces, place_of
 from faceclust_spark.held import Held
 from faceclust_spark.stages.cells import cells_from_frame
 from faceclust_spark.stages.thresholds import thresholds_from_frame
+from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ class Known:
     cells: Cells | None = None
     model: Model | None = None
     held: Held | None = None
+    driver_faces: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,14 @@ class Run:
 
     def fits_driver(self) -> bool:
         """Tell whether the gallery is small enough to be clustered in this process."""
-        return self.faces() <= self.config.spark.driver_faces
+        faces = self.faces()
+        if self.known.driver_faces is None:
+            config, width = self.config.spark, 0
+            if config.driver_faces == "auto" and faces > ANYWHERE:
+                components = (F.length(c.VECTOR) / 2).cast("int").alias(c.WIDTH)
+                width = self.read(schemas.VECTORS).select(components).limit(1).toArrow()[c.WIDTH][0].as_py()
+            self.known.driver_faces = most_faces(config, width, place_of(self.spark))
+        return faces <= self.known.driver_faces
 
     def write(self, table: Table, rows: DataFrame) -> None:
         """Replace a table by this run's rows, in one commit, while the lease is held."""

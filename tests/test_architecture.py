@@ -91,7 +91,7 @@ LAYERS = (
     ("arrow", "local", "training", "explanation", "tables.columns", "tables.schemas"),
     ("pictures", "group_view"),
     ("group_pictures",),
-    ("stages", "session"),
+    ("stages", "session", "driver_limit"),
     ("tables.storage", "tables.ledger", "tables.lease", "tables.maintenance", "evidence", "report"),
     ("planning",),
     ("held",),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from faceclust_spark.config import Config
+from faceclust_spark.driver_limit import Place, most_faces
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.cells import cell_count
 from faceclust_spark.planning.choices import (
@@ -60,7 +62,7 @@ class Plan:
     source_rows: int
     sampled: int
     cores: int
-    in_driver: bool  # clustered by the driver, see spark.driver_faces
+    driver_faces: int  # up to which the driver clusters by itself, see spark.driver_faces
     floor: float
     thresholds: Sequence[float]
     counts: Counts
@@ -126,7 +128,9 @@ def predict(gallery: Gallery, measured: Measured, sample: GallerySample, cores: 
     chosen = choose_settings(gallery, counts, structure, measured.config, cluster, measured.recall)
     config = with_choices(measured.config, chosen)
     tables = table_bytes(gallery, counts, counts.refined)
-    in_driver = gallery.faces <= config.spark.driver_faces
+    one_machine = cores <= (os.cpu_count() or 1) and (config.spark.master or "local").startswith("local")
+    driver_faces = most_faces(config.spark, gallery.dimension, Place(one_machine))
+    in_driver = gallery.faces <= driver_faces
     shuffles = shuffle_bytes(gallery, counts, structure, cluster.partitions)
     if in_driver:
         shuffles = {stage: sent if stage == "ingest" else 0.0 for stage, sent in shuffles.items()}
@@ -139,7 +143,7 @@ def predict(gallery: Gallery, measured: Measured, sample: GallerySample, cores: 
         source_rows=sample.rows,
         sampled=len(sample.image_ids),
         cores=cores,
-        in_driver=in_driver,
+        driver_faces=driver_faces,
         floor=measured.thresholds.floor,
         thresholds=measured.thresholds.groups,
         counts=counts,

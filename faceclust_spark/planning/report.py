@@ -48,9 +48,9 @@ def heading(plan: Plan) -> list[str]:
         f"from {plan.sampled:,} of {plan.source_rows:,} faces, with this machine's speed for each core; "
         "what Spark adds is a rough estimate",
     ]
-    if plan.in_driver:
+    if plan.faces <= plan.driver_faces:
         lines.append(
-            f"no more than spark.driver_faces = {plan.config.spark.driver_faces:,} faces: after ingest the "
+            f"no more than spark.driver_faces = {plan.driver_faces:,} faces: after ingest the "
             "driver works by itself, on its own cores"
         )
     if plan.faces > plan.source_rows:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from faceclust_spark.config import Config
-from faceclust_spark.kernels.cells import FLAT_PROBED
+from faceclust_spark.kernels.cells import FLAT_PROBED, FLAT_TRAINED
 from faceclust_spark.planning.laws import STAGES, Counts, Gallery, training_cost
 from faceclust_spark.planning.rates import Rates
 
@@ -41,6 +41,7 @@ IN_DRIVER = {
     "clusters": Overhead(1.5, 0.02),
 }
 MIB = float(1 << 20)
+_DRIVER_CORES = 4.0  # that train the cells of shards side by side: drivers are no larger
 
 
 class Seconds(NamedTuple):
@@ -58,9 +59,9 @@ class Seconds(NamedTuple):
 def kernel_seconds(rates: Rates, gallery: Gallery, counts: Counts, config: Config) -> dict[str, Seconds]:
     """Give the kernels' seconds of each stage.
 
-    The driver trains the cells, on as many cores as these rates were measured with, and one task merges the
-    last forests and cuts the result: there more cores do not help. A forest of more than `max_forest_edges`
-    is merged in rounds, each of which halves it, and cut in parts.
+    The driver trains the cells, and one task merges the last forests and cuts the result: there more cores
+    help little, or not at all. A forest of more than `max_forest_edges` is merged in rounds, each of which
+    halves it, and cut in parts.
     """
     faces, cells = gallery.faces, counts.cells
     compared_cells = 0 if cells == 1 else min(cells, FLAT_PROBED) + cells // FLAT_PROBED
@@ -71,7 +72,11 @@ def kernel_seconds(rates: Rates, gallery: Gallery, counts: Counts, config: Confi
     return {
         "ingest": Seconds(rates.prepare * faces, 0.0, float(faces)),
         "thresholds": nothing,
-        "cells": Seconds(0.0, rates.train * training_cost(cells, counts.trained_on), 1.0),
+        "cells": Seconds(
+            rates.train * training_cost(cells, counts.trained_on),
+            0.0,
+            1.0 if cells <= FLAT_TRAINED else _DRIVER_CORES,
+        ),
         "neighbours": Seconds(search + merge, 0.0, float(counts.shards)),
         "coarse_groups": _grouping(rates, faces, counts.entries, config),
         "confidences": Seconds(rates.refine * counts.refined, 0.0, max(refine_tasks, 1.0)),

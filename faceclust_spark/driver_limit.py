@@ -1,0 +1,67 @@
+"""How large a gallery the driver's process clusters by itself: `spark.driver_faces`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from faceclust_spark.config import SparkConfig
+
+ANYWHERE = 200_000  # faces: below it tasks take longer to start than to work, on any cluster
+ON_ONE_MACHINE = 1_000_000  # where the tasks would have no more cores than the driver has
+_SHARE = 0.5  # of the machine's memory: the JVM needs the rest
+_FACE = 6_000  # bytes a face besides its vector: lists, pairs, rows to be written
+_COMPONENT = 10  # bytes, with the copies that are made
+_SENT = 200  # bytes of a face that are sent with its vector: attributes, ids, what Arrow adds
+_SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+class Place(NamedTuple):
+    """Where a session's tasks run, and how much they may send to the driver at once."""
+
+    one_machine: bool  # the driver's own, as on `local[*]`
+    result_bytes: int | None = None  # spark.driver.maxResultSize; None: any
+
+
+def most_faces(config: SparkConfig, dimension: int, place: Place) -> int:
+    """Give the most faces that the driver clusters by itself.
+
+    `auto`: 200,000, and where driver and tasks share one machine up to 1,000,000, as far as half of the
+    machine's memory holds them and their vectors may be sent at once. The tables are the same either way.
+    """
+    if config.driver_faces != "auto":
+        return config.driver_faces
+    if not place.one_machine:
+        return ANYWHERE
+    held = int(_SHARE * machine_memory() / (_FACE + _COMPONENT * dimension))
+    if place.result_bytes is not None:
+        held = min(held, place.result_bytes // (_SENT + 2 * dimension))
+    return min(max(held, ANYWHERE), ON_ONE_MACHINE)
+
+
+def machine_memory() -> int:
+    """Give the bytes of memory that this process may have: the machine's, or its container's."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in map(Path, _CGROUPS):
+        if path.exists() and (told := path.read_text().strip()).isdigit():
+            limits.append(int(told))
+    return min(limits)
+
+
+def place_of(session: SparkSession) -> Place:
+    """Ask a session where its tasks run."""
+    from pyspark.sql.utils import is_remote
+
+    if is_remote() or not (session.conf.get("spark.master", None) or "").startswith("local"):
+        return Place(one_machine=False)
+    told = session.conf.get("spark.driver.maxResultSize", None) or "1g"
+    size = re.fullmatch(r"(\d+)([kmgt]?)b?", told.strip().lower())
+    if size is None or size[1] == "0":
+        return Place(one_machine=True)
+    return Place(True, int(size[1]) << _SHIFTS[size[2]])
