@@ -16,6 +16,7 @@ from faceclust_spark.planning.structure import Structure
 STAGES = ("ingest", "thresholds", "cells", "neighbours", "coarse_groups", "confidences", "clusters")
 REFINED_AT_ONCE = 500_000  # pairs of a batch
 _WORKER = 300 << 20  # a Python worker with torch and faiss loaded
+_ORDERED = 2_500.0  # comparisons that take as long as giving a cell its place
 EDGE_BYTES = 300.0  # that the one task for the forest holds for each edge, sorted copies included
 _READ_AT_ONCE = 128 << 20  # bytes of a table that a task of Spark reads by its defaults
 _RANDOM_PAIRS = 2_000  # faces that thresholds are chosen by, by default
@@ -78,13 +79,14 @@ def count_work(
 
 
 def training_cost(cells: int, trained_on: int) -> float:
-    """Give the comparisons of one round of k-means, about.
+    """Give the comparisons of one round of k-means, about, and what it costs to order the cells as such.
 
     Each face with each cell, or from 257 cells on with each shard and then with each cell of its shard.
     """
     if cells <= 1:
         return 0.0
-    return trained_on * (float(cells) if cells <= FLAT_TRAINED else 2.0 * math.sqrt(cells))
+    compared = trained_on * (float(cells) if cells <= FLAT_TRAINED else 2.0 * math.sqrt(cells))
+    return compared + _ORDERED * cells
 
 
 def table_bytes(gallery: Gallery, counts: Counts, pairs: float) -> dict[str, float]:
@@ -97,12 +99,12 @@ def table_bytes(gallery: Gallery, counts: Counts, pairs: float) -> dict[str, flo
     return {
         "faces": 62.0 * faces,
         "vectors": faces * (2.0 * gallery.dimension + 4.0 * gallery.attributes + 49.0),
-        "neighbours": 7.3 * counts.entries + 5.0 * faces,
+        "neighbours": 12.0 * counts.entries + 5.0 * faces,
         "forest": 20.0 * faces,
         "coarse_groups": 14.0 * levels * faces,
         "refinements": 2.0 * pairs + 27.0 * faces,
         "confidences": 9.5 * levels * faces,
-        "clusters": 27.0 * faces,
+        "clusters": 35.0 * faces,
         "cluster_summary": 5.5 * faces,
     }
 

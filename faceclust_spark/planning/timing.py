@@ -19,26 +19,26 @@ class Overhead(NamedTuple):
     per_mib: float  # core seconds for each MiB that the stage moves (laws.moved_bytes)
 
 
-# Estimated from one run of 200,000 x 256 faces on 2 cores with Spark 4.1: the seconds of small work, and
+# From runs of 2,000 and 200,000 x 256 faces on 2 slow cores with Spark 4.1: the seconds of small work, and
 # what the run took beyond those and the kernels. tests/benchmarks/plan.py --calibrate prints them anew.
 OVERHEADS = {
-    "ingest": Overhead(9.0, 0.09),
-    "thresholds": Overhead(1.5, 0.001),
-    "cells": Overhead(1.0, 0.001),
-    "neighbours": Overhead(2.0, 0.009),
-    "coarse_groups": Overhead(3.5, 0.02),
-    "confidences": Overhead(5.0, 0.02),
-    "clusters": Overhead(5.0, 0.03),
+    "ingest": Overhead(18.0, 0.06),
+    "thresholds": Overhead(3.5, 0.007),
+    "cells": Overhead(1.4, 0.001),
+    "neighbours": Overhead(3.6, 0.009),
+    "coarse_groups": Overhead(10.0, 0.1),
+    "confidences": Overhead(12.7, 0.01),
+    "clusters": Overhead(31.7, 0.08),
 }
 # The same where the driver clusters by itself, spark.driver_faces: reading and writing of tables is left.
 IN_DRIVER = {
     "ingest": OVERHEADS["ingest"],
-    "thresholds": Overhead(1.5, 0.02),
-    "cells": Overhead(0.4, 0.001),
-    "neighbours": Overhead(0.7, 0.02),
-    "coarse_groups": Overhead(0.8, 0.02),
-    "confidences": Overhead(1.2, 0.02),
-    "clusters": Overhead(1.5, 0.02),
+    "thresholds": Overhead(4.0, 0.03),
+    "cells": Overhead(1.0, 0.001),
+    "neighbours": Overhead(2.0, 0.02),
+    "coarse_groups": Overhead(1.9, 0.01),
+    "confidences": Overhead(2.1, 0.01),
+    "clusters": Overhead(2.3, 0.08),
 }
 MIB = float(1 << 20)
 _DRIVER_CORES = 4.0  # that train the cells of shards side by side: drivers are no larger

@@ -92,5 +92,5 @@ def test_a_task_holds_its_shard_whatever_the_gallery():
 
 def test_training_is_done_in_two_levels_beyond_256_cells():
     assert training_cost(1, 1) == 0
-    assert training_cost(256, 1_000) == 256_000
-    assert training_cost(1_024, 1_000) == 64_000
+    assert training_cost(256, 1_000) == 256_000 + 256 * 2_500
+    assert training_cost(1_024, 1_000) == 64_000 + 1_024 * 2_500
