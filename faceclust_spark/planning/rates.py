@@ -39,7 +39,7 @@ PARTS = 8  # shares of the search: one is a task
 PREPARED = 10_000  # faces that preparing is timed on
 REFINED = 1_500_000  # pairs that refining is timed on
 _BATCH = 500_000  # pairs refined at once, as the pipeline does
-_WARM_UP = 200  # faces that are worked on before the clock starts: numba compiles, torch loads
+_WARM_UP = 200  # faces that are worked on before the clock starts: numba compiles, faiss and torch load
 
 
 class Rates(NamedTuple):
@@ -94,6 +94,7 @@ def time_cells(vectors: NDArray[np.int16], cells: int, config: Config) -> tuple[
     count = len(vectors)
     setting = config.cells.model_copy(update={"cells": cells})
     size = sample_size(count, setting)
+    train_cells(vectors[:_WARM_UP], min(count, _WARM_UP), config.cells.model_copy(update={"cells": 2}))
     clock = Clock()
     with one_thread(), clock.running():
         trained = train_cells(vectors[:size], count, setting)
