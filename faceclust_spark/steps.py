@@ -192,7 +192,7 @@ def write_confidences(run: Run) -> Outcome:
     if run.fits_driver():
         return driver_steps.write_confidences(run)
     from faceclust_spark.kernels.model import model_bytes
-    from faceclust_spark.kernels.relations import Scale
+    from faceclust_spark.kernels.nearest import Scale
 
     config, vectors = run.config, run.read(schemas.VECTORS)
     model = run.model()
@@ -244,7 +244,7 @@ def write_clusters(run: Run) -> Outcome:
 def _play_rounds(run: Run, everyone: DataFrame, faces: DataFrame) -> Played:
     """Let clusters join, where the model and the rule of re-clustering know how."""
     from faceclust_spark.kernels.model import model_bytes
-    from faceclust_spark.kernels.relations import Scale
+    from faceclust_spark.kernels.nearest import Scale
 
     config, chosen = run.config, run.thresholds()
     model = run.model()

@@ -15,7 +15,8 @@ from faceclust_spark.kernels.grid import cosine_matrix, normalise, pack_vectors,
 from faceclust_spark.kernels.groups import CoarseGroups
 from faceclust_spark.kernels.ids import hash_image_ids
 from faceclust_spark.kernels.model import FORMAT, Model
-from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS, Scale
+from faceclust_spark.kernels.nearest import Scale
+from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 

@@ -20,7 +20,7 @@ from faceclust_spark.kernels import refine
 from faceclust_spark.kernels.assignment import assign_faces, mint_cluster_ids
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.model import load_model, model_bytes
-from faceclust_spark.kernels.relations import Scale
+from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.tables import schemas
 

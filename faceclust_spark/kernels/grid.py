@@ -42,7 +42,12 @@ def dots_to_cosines(dots: NDArray[np.float32], dimension: int) -> NDArray[np.flo
 
     One correctly rounded float32 product an element. Cosine similarity, higher is closer.
     """
-    return np.multiply(dots, np.float32(1.0 / grid_scale(dimension) ** 2), dtype=np.float32)
+    return np.multiply(dots, cosine_of_one(dimension), dtype=np.float32)
+
+
+def cosine_of_one(dimension: int) -> np.float32:
+    """Give the cosine for a dot product of one: what `dots_to_cosines` multiplies by."""
+    return np.float32(1.0 / grid_scale(dimension) ** 2)
 
 
 def cosine_matrix(rows: NDArray[np.int16], columns: NDArray[np.int16]) -> NDArray[np.float32]:

@@ -16,9 +16,9 @@ from faceclust_spark.kernels.assignment import Assignment, assign_alone, assign_
 from faceclust_spark.kernels.grouping import batch_groups, gather_groups
 from faceclust_spark.kernels.groups import CoarseGroups, cut_forest, mean_cosine
 from faceclust_spark.kernels.ids import sample_rows
+from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.refine import refine_groups
 from faceclust_spark.kernels.refined import RefinedGroup, batch_refined, join_refined, refined_groups
-from faceclust_spark.kernels.relations import Scale
 from faceclust_spark.kernels.rounds import Placed
 from faceclust_spark.kernels.threads import map_parts
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.kernels.grid import grid_scale
-from faceclust_spark.kernels.relations import Scale
+from faceclust_spark.kernels.nearest import Scale
 
 SAMPLE = 64  # images of a cluster that a meeting looks at: those with the smallest face ids
 FACE_INPUTS = 24

@@ -9,22 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.config import ConfidencesConfig, SimilaritiesConfig
 from faceclust_spark.kernels.grid import cosine_matrix, dots_to_cosines, grid_scale
-from faceclust_spark.kernels.relations import (
-    NODE_INPUTS,
-    PAIR_INPUTS,
+from faceclust_spark.kernels.nearest import (
     NearestMembers,
     Scale,
     nearest_by_matrix,
     nearest_members,
-    node_inputs,
-    pair_inputs,
     standardise,
 )
+from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS, node_inputs, pair_inputs
 from faceclust_spark.kernels.similarities import attribute_similarities, fuse
 from faceclust_spark.kernels.triangles import triangle_inputs, triangle_rows
 
@@ -239,16 +237,20 @@ def _nearest_fused(group: Group, similarities: SimilaritiesConfig, scale: Scale)
 def _pair_cosines(
     vectors: NDArray[np.int16], first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    parts = [
-        np.einsum(
-            "ij,ij->i",
-            vectors[first[at : at + 65_536]].astype(np.float64),
-            vectors[second[at : at + 65_536]].astype(np.float64),
-        )
-        for at in range(0, len(first), 65_536)
-    ]
-    # Exact integers, so the same bits as in a matrix product.
-    return dots_to_cosines(np.concatenate(parts).astype(np.float32), vectors.shape[1])
+    dots = _pair_dots(vectors, first, second)  # exact integers, so the same bits as in a matrix product
+    return dots_to_cosines(dots, vectors.shape[1])
+
+
+@numba.njit(cache=True, nogil=True)
+def _pair_dots(vectors, first, second):  # type: ignore[no-untyped-def]
+    dots = np.empty(len(first), np.float32)
+    for p in range(len(first)):
+        one, other = vectors[first[p]], vectors[second[p]]
+        dot = np.int32(0)
+        for k in range(len(one)):
+            dot += np.int32(one[k]) * np.int32(other[k])
+        dots[p] = dot
+    return dots
 
 
 def _sampled_pairs(
@@ -266,5 +268,6 @@ def _sampled_pairs(
     others = (rows[:, None] + steps) % size
     left = np.concatenate([np.repeat(rows, near.shape[1]), np.repeat(rows, others.shape[1])])
     right = np.concatenate([near.ravel(), others.ravel()])
-    code = np.unique(np.minimum(left, right) * size + np.maximum(left, right))
+    code = np.sort(np.minimum(left, right) * size + np.maximum(left, right))
+    code = code[np.append(True, code[1:] != code[:-1])]
     return code // size, code % size

@@ -13,12 +13,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from faceclust_spark.kernels.grid import cosine_matrix
+from faceclust_spark.kernels.nearest import NearestMembers
 
-# Members listed for each image: nearly always the whole group. Lists of 64 hardly overlapped where a person
-# had 500 images, and the person came apart.
-NEAREST = 256
-BLOCK = 1_024
 LEVELS = (0.35, 0.45, 0.55, 0.65)  # of s, for counts of neighbours
 TOPS = (1, 5, 10, 20, 40)
 TEMPERATURES = (0.08, 0.2)  # of second-order similarity
@@ -26,50 +22,6 @@ NODE_INPUTS = len(TOPS) + len(LEVELS) + 1
 FACE_INPUTS = 21
 ATTRIBUTE_INPUTS = 6
 PAIR_INPUTS = FACE_INPUTS + ATTRIBUTE_INPUTS
-
-
-class Scale(NamedTuple):
-    """Centre and spread of the cosines of a gallery's random pairs (kernels.thresholds)."""
-
-    mean: float
-    standard_deviation: float
-
-
-class NearestMembers(NamedTuple):
-    """The nearest other members of each image, nearest first; unused places hold row -1 and s 0."""
-
-    rows: NDArray[np.int32]  # (n, t)
-    similarity: NDArray[np.float32]  # (n, t) standardised
-
-
-def standardise(cosines: NDArray[np.float32], scale: Scale) -> NDArray[np.float32]:
-    """Give s = (cosine - mean) / standard deviation * 0.1, float32; 0.1 keeps the range of cosines."""
-    factor = np.float32(0.1 / scale.standard_deviation)
-    return (cosines - np.float32(scale.mean)) * factor
-
-
-def nearest_members(vectors: NDArray[np.int16], scale: Scale) -> NearestMembers:
-    """Find each image's NEAREST other members, exactly; ties by the smaller row. In blocks of rows.
-
-    Shapes: `(n, d)` to `(n, min(NEAREST, n - 1))`.
-    """
-    count = len(vectors)
-    width = min(NEAREST, max(count - 1, 0))
-    rows = np.empty((count, width), np.int32)
-    similarity = np.empty((count, width), np.float32)
-    for start in range(0, count, BLOCK):
-        block = cosine_matrix(vectors[start : start + BLOCK], vectors)
-        _take_nearest(block, start, rows[start : start + BLOCK], similarity[start : start + BLOCK])
-    return NearestMembers(rows, standardise(similarity, scale))
-
-
-def nearest_by_matrix(cosines: NDArray[np.float32], scale: Scale) -> NearestMembers:
-    """Find what `nearest_members` finds, from the cosines of each image with each, `(n, n)`."""
-    width = min(NEAREST, max(len(cosines) - 1, 0))
-    rows = np.empty((len(cosines), width), np.int32)
-    similarity = np.empty((len(cosines), width), np.float32)
-    _take_nearest(cosines, 0, rows, similarity)
-    return NearestMembers(rows, standardise(similarity, scale))
 
 
 def node_inputs(nearest: NearestMembers, size: int) -> NDArray[np.float32]:
@@ -153,29 +105,6 @@ def telling_attributes(attributes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _take_nearest(block, start, rows, similarity):  # type: ignore[no-untyped-def]
-    """Keep the largest of each row, by insertion into a sorted list; the row's own column is left out."""
-    width = rows.shape[1]
-    for i in range(block.shape[0]):
-        filled = 0
-        for j in range(block.shape[1]):
-            if j == start + i:
-                continue
-            value = block[i, j]
-            if filled == width and value <= similarity[i, width - 1]:
-                continue
-            place = filled if filled < width else width - 1
-            while place > 0 and similarity[i, place - 1] < value:
-                similarity[i, place] = similarity[i, place - 1]
-                rows[i, place] = rows[i, place - 1]
-                place -= 1
-            similarity[i, place] = value
-            rows[i, place] = j
-            if filled < width:
-                filled += 1
-
-
-@numba.njit(cache=True, nogil=True)
 def link_vectors(sims):  # type: ignore[no-untyped-def]
     """Give, at both temperatures, the weights of each image's neighbours and the length of the whole."""
     n, width = sims.shape
@@ -208,58 +137,96 @@ def density_inputs(i, j, s, nodes, inputs):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
+def count_strong(similarity):  # type: ignore[no-untyped-def]
+    """Count each image's neighbours at or above both levels of overlap: `(n, 2)`."""
+    above = np.zeros((len(similarity), 2), np.int64)
+    for i in range(len(similarity)):
+        for s in similarity[i]:
+            above[i, 0] += s >= np.float32(0.35)
+            above[i, 1] += s >= np.float32(0.5)
+    return above
+
+
+@numba.njit(cache=True, nogil=True)
 def _face_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  # type: ignore[no-untyped-def]
+    """Fill in what two neighbour lists say of a pair; pairs with the same first image stand together at best.
+
+    One image's list lies spread over all images while the lists of its partners are walked, by ascending row
+    with the partner itself at its place: one order of additions for both ways round.
+    """
     n, width = rows.shape
     weights, norms = link_vectors(sims)
+    above = count_strong(sims)
+    logs = np.array([np.log(max(k, 1)) for k in range(width + 2)]).astype(np.float32)
+    spread = np.zeros((n, 3), np.float32)  # both weights and s of the first image's list
+    spread[:, 2] = -np.inf
+    place = np.full(n, width + 1, np.int32)
+    before = -1
     for p in range(len(first)):
         i, j, s = first[p], second[p], similarity[p]
-        dot0, dot1 = np.float32(0.0), np.float32(0.0)
-        both3, both4, one3, one4 = 0, 0, 0, 0
-        a, b = 0, 0
-        rank_ij, rank_ji = width + 1, width + 1
-        third = np.float32(-1.0)
-        while a < width or b < width:
-            x = rows[i, a] if a < width else n
-            y = rows[j, b] if b < width else n
-            if x == j:
-                rank_ij = ranks[i, a] + 1
-                dot0 += weights[0, i, a]
-                dot1 += weights[1, i, a]
-                a += 1
-                continue
-            if y == i:
-                rank_ji = ranks[j, b] + 1
-                dot0 += weights[0, j, b]
-                dot1 += weights[1, j, b]
-                b += 1
-                continue
-            if x == y:
-                dot0 += weights[0, i, a] * weights[0, j, b]
-                dot1 += weights[1, i, a] * weights[1, j, b]
-                low, high = min(sims[i, a], sims[j, b]), max(sims[i, a], sims[j, b])
-                both3 += low >= np.float32(0.35)
-                both4 += low >= np.float32(0.5)
-                one3 += high >= np.float32(0.35)
-                one4 += high >= np.float32(0.5)
-                third = max(third, low)
-                a, b = a + 1, b + 1
-            elif x < y:
-                one3 += sims[i, a] >= np.float32(0.35)
-                one4 += sims[i, a] >= np.float32(0.5)
-                a += 1
-            else:
-                one3 += sims[j, b] >= np.float32(0.35)
-                one4 += sims[j, b] >= np.float32(0.5)
-                b += 1
+        if i != before:
+            if before >= 0:
+                _clear(before, rows, spread, place)
+            _spread(i, rows, ranks, sims, weights, spread, place)
+            before = i
+        dot0, dot1, both3, both4, third, theirs = _overlap(i, j, rows, ranks, sims, weights, spread)
+        mine = place[j]
+        mutual = (mine <= width) + (theirs <= width)  # the two themselves do not count
+        one3 = above[i, 0] + above[j, 0] - mutual * (s >= np.float32(0.35)) - both3
+        one4 = above[i, 1] + above[j, 1] - mutual * (s >= np.float32(0.5)) - both4
         inputs[p, 0] = s
         inputs[p, 1] = dot0 / (norms[0, i] * norms[0, j])
         inputs[p, 2] = dot1 / (norms[1, i] * norms[1, j])
         inputs[p, 3] = both3 / (one3 + 1.0)
         inputs[p, 4] = both4 / (one4 + 1.0)
-        inputs[p, 5] = np.log(min(rank_ij, rank_ji))
-        inputs[p, 6] = np.log(max(rank_ij, rank_ji))
+        inputs[p, 5] = logs[min(mine, theirs)]
+        inputs[p, 6] = logs[max(mine, theirs)]
         inputs[p, 7] = third
         density_inputs(i, j, s, nodes, inputs[p])
+
+
+@numba.njit(cache=True, nogil=True)
+def _spread(i, rows, ranks, sims, weights, spread, place):  # type: ignore[no-untyped-def]
+    spread[i, 0] = spread[i, 1] = np.float32(1.0)  # an image is its own nearest
+    for a in range(rows.shape[1]):
+        x = rows[i, a]
+        spread[x, 0], spread[x, 1], spread[x, 2] = weights[0, i, a], weights[1, i, a], sims[i, a]
+        place[x] = ranks[i, a] + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _clear(i, rows, spread, place):  # type: ignore[no-untyped-def]
+    spread[i, 0] = spread[i, 1] = np.float32(0.0)
+    for x in rows[i]:
+        spread[x, 0], spread[x, 1], spread[x, 2] = np.float32(0.0), np.float32(0.0), -np.inf
+        place[x] = rows.shape[1] + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _overlap(i, j, rows, ranks, sims, weights, spread):  # type: ignore[no-untyped-def]
+    """Walk j's list: sums of products, strong ones in common, the best in common, and the rank of i."""
+    width = rows.shape[1]
+    dot0, dot1, third = np.float32(0.0), np.float32(0.0), np.float32(-1.0)
+    both3, both4, rank = 0, 0, width + 1
+    waits = True
+    for b in range(width):
+        x, s = rows[j, b], sims[j, b]
+        if waits and x > j:
+            waits = False
+            dot0 += spread[j, 0]
+            dot1 += spread[j, 1]
+        if x == i:
+            rank = ranks[j, b] + 1
+        dot0 += spread[x, 0] * weights[0, j, b]
+        dot1 += spread[x, 1] * weights[1, j, b]
+        low = min(spread[x, 2], s)
+        both3 += low >= np.float32(0.35)
+        both4 += low >= np.float32(0.5)
+        third = max(third, low)
+    if waits:
+        dot0 += spread[j, 0]
+        dot1 += spread[j, 1]
+    return dot0, dot1, both3, both4, third, rank
 
 
 @numba.njit(cache=True, nogil=True)

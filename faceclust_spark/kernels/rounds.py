@@ -26,8 +26,8 @@ from faceclust_spark.kernels.recluster import NO_CLUSTER
 if TYPE_CHECKING:
     from faceclust_spark.config import RoundsConfig
     from faceclust_spark.kernels.joiner import Joiner
+    from faceclust_spark.kernels.nearest import Scale
     from faceclust_spark.kernels.neighbours import NeighbourLists
-    from faceclust_spark.kernels.relations import Scale
 
 LINKS = 20  # nearest neighbours of an image that lead to hosts
 _STEPS = 256.0  # of log-odds in one unit: kernels.refine.LOG_ODDS_STEPS, without torch

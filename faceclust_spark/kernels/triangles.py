@@ -13,10 +13,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from faceclust_spark.kernels.nearest import NearestMembers
 from faceclust_spark.kernels.relations import (
     FACE_INPUTS,
     PAIR_INPUTS,
-    NearestMembers,
+    count_strong,
     density_inputs,
     link_vectors,
     lists_by_row,
@@ -129,7 +130,7 @@ def _face_inputs(similarity, lists, norms, nodes, inputs):  # type: ignore[no-un
     )
     overlaps = Overlaps(sums, counts, own_rank)
     logs = np.array([np.log(max(k, 1)) for k in range(width + 2)]).astype(np.float32)
-    above = _count_strong(lists.similarity)
+    above = count_strong(lists.similarity)
     for start in range(0, n, tile):
         end = min(start + tile, n)
         _spread(start, end, lists, columns)
@@ -152,16 +153,6 @@ def _face_inputs(similarity, lists, norms, nodes, inputs):  # type: ignore[no-un
                 pair[7] = sums[2, t]
                 density_inputs(i, j, s, nodes, pair)
         _clear(start, end, lists, columns)
-
-
-@numba.njit(cache=True, nogil=True)
-def _count_strong(similarity):  # type: ignore[no-untyped-def]
-    above = np.zeros((len(similarity), 2), np.int64)
-    for i in range(len(similarity)):
-        for s in similarity[i]:
-            above[i, 0] += s >= np.float32(0.35)
-            above[i, 1] += s >= np.float32(0.5)
-    return above
 
 
 @numba.njit(cache=True, nogil=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from faceclust_spark.config import Config
 from faceclust_spark.kernels.cells import Cells, cell_count
 from faceclust_spark.kernels.faces import PreparedFaces
-from faceclust_spark.kernels.relations import Scale
+from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.thresholds import Thresholds, choose_thresholds
 from faceclust_spark.planning.rates import (
     Rates,

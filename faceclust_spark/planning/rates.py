@@ -16,6 +16,7 @@ from faceclust_spark.kernels.cells import Cells, cell_parts, probe_cells, sample
 from faceclust_spark.kernels.faces import PreparedFaces, prepare_faces
 from faceclust_spark.kernels.forest import edges_of_lists, maximum_spanning_forest
 from faceclust_spark.kernels.grouping import batch_groups, gather_groups, scored_pairs
+from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.neighbours import (
     NeighbourLists,
     join_lists,
@@ -25,7 +26,6 @@ from faceclust_spark.kernels.neighbours import (
 )
 from faceclust_spark.kernels.refine import Group, refine_groups
 from faceclust_spark.kernels.refined import RefinedGroup, join_refined, refined_groups
-from faceclust_spark.kernels.relations import Scale
 from faceclust_spark.kernels.threads import one_thread
 from faceclust_spark.kernels.thresholds import Thresholds
 from faceclust_spark.planning.laws import training_cost

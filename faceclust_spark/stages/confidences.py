@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from faceclust_spark.config import ConfidencesConfig, SimilaritiesConfig
     from faceclust_spark.kernels.model import Model
-    from faceclust_spark.kernels.relations import Scale
+    from faceclust_spark.kernels.nearest import Scale
     from faceclust_spark.stages.root_groups import RootGroups
 
 _PAIRS_PER_BATCH = 500_000  # refined at once: bounds a worker's memory, does not change a bit

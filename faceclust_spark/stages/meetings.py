@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from faceclust_spark.config import RoundsConfig
     from faceclust_spark.kernels.joiner import Joiner
-    from faceclust_spark.kernels.relations import Scale
+    from faceclust_spark.kernels.nearest import Scale
 
     Materialise = Callable[[DataFrame, str], DataFrame]
 

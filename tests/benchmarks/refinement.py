@@ -31,9 +31,9 @@ from faceclust_spark.kernels.grid import normalise, quantise
 from faceclust_spark.kernels.grouping import batch_groups
 from faceclust_spark.kernels.in_memory import PAIRS_PER_BATCH
 from faceclust_spark.kernels.model import Model, load_model
+from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.refine import Group, refine_groups
 from faceclust_spark.kernels.refined import batch_refined, join_refined, refined_groups
-from faceclust_spark.kernels.relations import Scale
 
 THRESHOLDS = np.array([0.2, 0.35, 0.5], np.float32)
 PERSON, ATTRIBUTES = 8, 12  # faces of a person, values of an attribute vector

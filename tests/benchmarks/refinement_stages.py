@@ -18,8 +18,8 @@ from common import EVENT_LOG, Span, Work, matrix_to_arrow, read_events
 from faceclust_spark.arrow import vectors_to_arrow
 from faceclust_spark.config import Config, SparkConfig
 from faceclust_spark.kernels.model import Model, model_bytes, model_from_bytes
+from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.refine import Group
-from faceclust_spark.kernels.relations import Scale
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 

@@ -14,7 +14,7 @@ from faceclust_spark.kernels.meetings import (
     meeting_inputs,
     rank_hosts,
 )
-from faceclust_spark.kernels.relations import Scale
+from faceclust_spark.kernels.nearest import Scale
 
 SCALE = Scale(mean=0.02, standard_deviation=0.11)
 

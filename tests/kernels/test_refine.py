@@ -6,6 +6,7 @@ from faceclust_spark.config import ConfidencesConfig, SimilaritiesConfig
 from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.grid import cosine_matrix, grid_scale, normalise, quantise
 from faceclust_spark.kernels.model import Model
+from faceclust_spark.kernels.nearest import Scale, standardise
 from faceclust_spark.kernels.refine import (
     LOG_ODDS_LIMIT,
     LOG_ODDS_STEPS,
@@ -17,13 +18,7 @@ from faceclust_spark.kernels.refine import (
     round_log_odds,
     to_tensors,
 )
-from faceclust_spark.kernels.relations import (
-    NODE_INPUTS,
-    PAIR_INPUTS,
-    Scale,
-    node_inputs,
-    standardise,
-)
+from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS, node_inputs
 from faceclust_spark.kernels.similarities import attribute_similarities
 
 SCALE = Scale(0.0, 0.125)

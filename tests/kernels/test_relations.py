@@ -3,18 +3,16 @@
 import numpy as np
 import pytest
 
-from faceclust_spark.kernels import relations
+from faceclust_spark.kernels import nearest as nearest_kernel
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
+from faceclust_spark.kernels.nearest import Scale, nearest_members, standardise
 from faceclust_spark.kernels.relations import (
     ATTRIBUTE_INPUTS,
     FACE_INPUTS,
     NODE_INPUTS,
     PAIR_INPUTS,
-    Scale,
-    nearest_members,
     node_inputs,
     pair_inputs,
-    standardise,
 )
 
 SCALE = Scale(0.05, 0.09)
@@ -119,7 +117,7 @@ SIZES = [1, 2, 3, 12, 63, 64, 65, 90]
 @pytest.fixture(autouse=True)
 def short_lists(monkeypatch):
     """Cut lists at 64, which the references can afford to cross."""
-    monkeypatch.setattr(relations, "NEAREST", 64)
+    monkeypatch.setattr(nearest_kernel, "NEAREST", 64)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -147,7 +145,7 @@ def test_lists_hold_256_members(monkeypatch, size):
 def test_nearest_members_do_not_depend_on_blocks(monkeypatch, block):
     vectors, _ = random_group(90, copies=5)
     whole = nearest_members(vectors, SCALE)
-    monkeypatch.setattr(relations, "BLOCK", block)
+    monkeypatch.setattr(nearest_kernel, "BLOCK", block)
     for one, other in zip(nearest_members(vectors, SCALE), whole, strict=True):
         np.testing.assert_array_equal(one, other)
 

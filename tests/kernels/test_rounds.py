@@ -9,9 +9,9 @@ from faceclust_spark.kernels.assignment import LEFT, MEMBER
 from faceclust_spark.kernels.grid import normalise, quantise
 from faceclust_spark.kernels.joiner import MEMBERS, Joiner, join_log_odds
 from faceclust_spark.kernels.meetings import MEETING_INPUTS
+from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.neighbours import NeighbourLists
 from faceclust_spark.kernels.recluster import NO_CLUSTER
-from faceclust_spark.kernels.relations import Scale
 from faceclust_spark.kernels.rounds import (
     LINKS,
     Described,

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
-from faceclust_spark.kernels.relations import (
-    Scale,
-    nearest_by_matrix,
-    nearest_members,
-    pair_inputs,
-    standardise,
-)
+from faceclust_spark.kernels.nearest import Scale, nearest_by_matrix, nearest_members, standardise
+from faceclust_spark.kernels.relations import pair_inputs
 from faceclust_spark.kernels.triangles import TILE, sorting_network, triangle_inputs, triangle_rows
 
 SCALE = Scale(0.05, 0.09)
