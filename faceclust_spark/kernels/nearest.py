@@ -14,6 +14,7 @@ from faceclust_spark.kernels.grid import cosine_of_one
 # had 500 images, and the person came apart.
 NEAREST = 256
 BLOCK = 1_024  # rows of dot products at once
+_PRODUCTS = 1 << 26  # at once at most, 256 MB: fewer rows of the largest groups
 
 
 class Scale(NamedTuple):
@@ -44,10 +45,11 @@ def nearest_members(vectors: NDArray[np.int16], scale: Scale) -> NearestMembers:
     wide, step = vectors.astype(np.float32), cosine_of_one(vectors.shape[1])
     count = len(vectors)
     rows, cosines = _room(count, count)
-    dots = np.empty((min(BLOCK, count), count), np.float32)
+    height = max(1, min(BLOCK, count, _PRODUCTS // max(count, 1)))
+    dots = np.empty((height, count), np.float32)
     spare = np.empty_like(dots)
-    for start in range(0, count, BLOCK):
-        own = slice(start, start + BLOCK)
+    for start in range(0, count, height):
+        own = slice(start, start + height)
         block = np.matmul(wide[own], wide.T, out=dots[: len(wide[own])])
         _take_nearest(block, start, step, rows[own], cosines[own], spare)
     return NearestMembers(rows, standardise(cosines, scale))

@@ -141,11 +141,13 @@ def test_lists_hold_256_members(monkeypatch, size):
     assert (np.diff(found.similarity, axis=1) <= 0).all()
 
 
-@pytest.mark.parametrize("block", [1, 7, 89, 90])
-def test_nearest_members_do_not_depend_on_blocks(monkeypatch, block):
+@pytest.mark.parametrize(
+    ("limit", "size"), [*(("BLOCK", size) for size in (1, 7, 89, 90)), ("_PRODUCTS", 10), ("_PRODUCTS", 700)]
+)
+def test_nearest_members_do_not_depend_on_blocks(monkeypatch, limit, size):
     vectors, _ = random_group(90, copies=5)
     whole = nearest_members(vectors, SCALE)
-    monkeypatch.setattr(nearest_kernel, "BLOCK", block)
+    monkeypatch.setattr(nearest_kernel, limit, size)
     for one, other in zip(nearest_members(vectors, SCALE), whole, strict=True):
         np.testing.assert_array_equal(one, other)
 
