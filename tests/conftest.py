@@ -10,8 +10,9 @@ import pytest
 
 from faceclust_spark.config import SparkConfig
 
-# Half of the work of a JVM that lives for minutes is its second compiler's. Read by Spark's launcher.
-os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
+# Half of the work of a JVM that lives for minutes is its second compiler's. With the first alone the default
+# cache of compiled code is a fifth, and swept all the time. Read by Spark's launcher.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
 
 
 @pytest.fixture(scope="session")

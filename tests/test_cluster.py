@@ -34,7 +34,7 @@ CONNECT = "org.apache.spark.sql.connect.service.SparkConnectServer"
 TASKS = ("--set", BY_TASKS)
 HOME = {"SPARK_HOME": str(Path(pyspark.__file__).parent), "PYSPARK_PYTHON": sys.executable}
 # Four JVMs on two cores: what they run once is not worth the second compiler.
-ONCE = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+ONCE = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
 SETTINGS = local_settings(cores=1) | {
     "spark.sql.codegen.wholeStage": "false",
     "spark.driver.extraJavaOptions": ONCE,
