@@ -61,16 +61,23 @@ def train(
     card = write_card(config, galleries, description or {})
     learned = Learned(None, None)
     if card["network"]["pair_inputs"]:
-        halves = [draw_all(half, config, generator) for half in material.halves]
-        models = [_train_on_half(examples, card, config, generator) for examples in halves]
-        learned = learn_from_halves(material.whole, models, config)
+        learned = learn_beside(material, card, config, generator)
     if learned.joiner is not None:
         card["joiner"] = {"inputs": MEETING_INPUTS}
     if learned.calibration is not None:
         card["calibration"] = learned.calibration._asdict()
-    network = _new_network(card, material.examples)
-    trained = _optimise(Model(network, card), material, config, generator)
+    network = new_network(card["network"], material.examples)
+    trained = optimise(Model(network, card), material, config, generator)
     return trained._replace(model=replace(trained.model, joiner=learned.joiner))
+
+
+def learn_beside(
+    material: Material, card: dict[str, Any], config: Config, generator: np.random.Generator
+) -> Learned:
+    """Train a network on each half of the people, and learn from what it makes of the other half."""
+    halves = [draw_all(half, config, generator) for half in material.halves]
+    models = [_train_on_half(examples, card, config, generator) for examples in halves]
+    return learn_from_halves(material.whole, models, config)
 
 
 def _train_on_half(
@@ -82,7 +89,7 @@ def _train_on_half(
     """Train a network on half of the people, without validation; None where they have no examples."""
     if not examples:
         return None
-    network = _new_network(card, examples)
+    network = new_network(card["network"], examples)
     optimiser, schedule = _optimiser(network, config, config.train.half_steps)
     for _ in range(config.train.half_steps):
         batch = draw_batch(examples[generator.integers(len(examples))], generator)
@@ -91,8 +98,9 @@ def _train_on_half(
     return Model(network.eval(), card)
 
 
-def _new_network(card: dict[str, Any], examples: Sequence[Sequence[Example]]) -> Network:
-    network = Network(**card["network"])
+def new_network(arguments: Mapping[str, Any], examples: Sequence[Sequence[Example]]) -> Network:
+    """Make a network that has learned nothing but the means and scales of its inputs."""
+    network = Network(**arguments)
     _fit_scales(network, [one for composition in examples for one in composition])
     return network
 
@@ -116,7 +124,8 @@ def _fit_scales(network: Network, examples: Sequence[Example]) -> None:
         network.pair_scale.copy_(torch.from_numpy(pairs.std(0) + 1e-3))
 
 
-def _optimise(model: Model, material: Material, config: Config, generator: np.random.Generator) -> Trained:
+def optimise(model: Model, material: Material, config: Config, generator: np.random.Generator) -> Trained:
+    """Train a model's network, and keep the last state that is not clearly worse than an earlier one."""
     network, card, settings = model.network, dict(model.card), config.train
     optimiser, schedule = _optimiser(network, config, settings.steps)
     kept_state = copy.deepcopy(network.state_dict())
