@@ -11,8 +11,10 @@ import pytest
 from commands import ROOT
 
 from faceclust_spark.config import SynthConfig
+from faceclust_spark.kernels.grid import quantise
 from faceclust_spark.kernels.model import SHIPPED
 from faceclust_spark.kernels.synth import draw_gallery
+from faceclust_spark.kernels.thresholds import random_pairs
 
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 
@@ -69,6 +71,18 @@ def test_distractors_are_many_and_alike_in_their_attributes(halves):
     assert np.allclose(np.nanstd(hidden.attributes[added], 0), np.nanstd(faces.attributes, 0), atol=1e-4)
 
 
+def test_distractors_are_as_far_from_each_other_as_the_real_faces(halves):
+    """A model's cosines of random pairs spread as if its embeddings had fewer components than they have."""
+    faces = halves.unseen["dev"]
+    turn = np.linalg.qr(np.random.default_rng(4).normal(size=(96, 32)))[0].T
+    wide = faces._replace(embeddings=(faces.embeddings @ turn).astype(np.float32))
+    hidden = transfer.hide(wide, 2)
+    assert hidden.embeddings.shape[1] == 96
+    _, real = random_pairs(quantise(wide.vectors()))
+    _, added = random_pairs(quantise(hidden.vectors()[len(faces.labels) :][:1_000]))
+    assert added == pytest.approx(real, rel=0.1) and real > 1.3 * 96**-0.5
+
+
 def test_whole_people_are_drawn_until_there_are_enough(halves):
     faces = halves.unseen["dev"]
     some = transfer.some_people(faces, 100)
@@ -112,6 +126,11 @@ def test_the_table_of_a_peer(monkeypatch, capsys):
     for row in rows:
         assert row["gallery"] == (3 if row["part"] == "distractors" else 1) * row["faces"]
         assert (row["with_distractors"] == 0) or row["part"] == "distractors"
+
+
+def test_one_half_is_fitted_on_where_one_is_asked_for(monkeypatch, capsys):
+    rows = run(monkeypatch, capsys, "--methods", "components", "--cases", "model", "--fit", "B")
+    assert [row["fold"] for row in rows] == ["B to A", "B to A"]
 
 
 def test_settings_reach_our_clustering(halves, tmp_path):
