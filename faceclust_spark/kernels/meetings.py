@@ -2,7 +2,8 @@
 
 Relations only, as in `relations`: standardised cosines between their images, each measured against how the
 host's own images resemble each other. Sums run in one order over exact cosines, so the inputs of a meeting
-do not depend on the others that it is described with.
+do not depend on the others that it is described with. Beside them stands what kind of gallery it is: where
+nearly every image has company, one that is alone more likely belongs to somebody than among many strangers.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ SAMPLE = 64  # images of a cluster that a meeting looks at: those with the small
 FACE_INPUTS = 24
 ATTRIBUTE_INPUTS = 5
 HOST_INPUTS = 2  # the visitor's rank among the host's visitors, and their number
+GALLERY_INPUTS = 4
 RANKED = (0, 1, 3, 4, 9)  # inputs by which a visitor's hosts are ranked: centroid, mean, top 3, top 5, bests
-MEETING_INPUTS = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS + 2 * len(RANKED)
+MEETING_INPUTS = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS + GALLERY_INPUTS + 2 * len(RANKED)
+LARGE = 10  # images of a cluster that a census counts as large
+_MANY = 10_000  # clusters of the largest galleries that were learned from: more count as so many
 _LONE_MARGIN = 0.3  # of the only host: s to a runner-up that nobody met
 
 
@@ -42,10 +46,27 @@ class Meetings(NamedTuple):
     links: NDArray[np.int64]  # (p,) how many
 
 
-def meeting_inputs(clusters: Clusters, meetings: Meetings, scale: Scale) -> NDArray[np.float32]:
+class Census(NamedTuple):
+    """The clusters of a whole gallery before a round, counted."""
+
+    faces: int
+    clusters: int
+    alone: int  # clusters of one image
+    in_large: int  # images in clusters of LARGE or more
+
+
+def take_census(sizes: NDArray[np.int64]) -> Census:
+    """Count clusters, `(c,)` images each."""
+    large = sizes[sizes >= LARGE]
+    return Census(int(sizes.sum()), len(sizes), int((sizes == 1).sum()), int(large.sum()))
+
+
+def meeting_inputs(
+    clusters: Clusters, meetings: Meetings, scale: Scale, census: Census
+) -> NDArray[np.float32]:
     """Describe meetings; all those of a host are among them. float32 `(p, MEETING_INPUTS)`.
 
-    What compares a visitor's hosts is left 0 here: see `rank_hosts`.
+    census: of the whole gallery. What compares a visitor's hosts is left 0 here: see `rank_hosts`.
     """
     inputs = np.zeros((len(meetings.visitor), MEETING_INPUTS), np.float32)
     if not len(inputs):
@@ -60,7 +81,22 @@ def meeting_inputs(clusters: Clusters, meetings: Meetings, scale: Scale) -> NDAr
         typical = _typical_attributes(clusters.starts, clusters.attributes)
         _attribute_inputs(typical, meetings.visitor, meetings.host, inputs)
     _rank_visitors(meetings, inputs)
+    at = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS
+    inputs[:, at : at + GALLERY_INPUTS] = _gallery_inputs(census)
     return inputs
+
+
+def _gallery_inputs(census: Census) -> NDArray[np.float32]:
+    """Logarithm of the clusters, share of images alone, log of the mean size, share in large clusters."""
+    return np.array(
+        [
+            np.log(min(census.clusters, _MANY)),
+            census.alone / census.faces,
+            np.log(census.faces / census.clusters),
+            census.in_large / census.faces,
+        ],
+        np.float32,
+    )
 
 
 def rank_hosts(visitor: NDArray[np.int64], host: NDArray[np.int64], inputs: NDArray[np.float32]) -> None:

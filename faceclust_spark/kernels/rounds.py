@@ -20,6 +20,7 @@ from faceclust_spark.kernels.meetings import (
     meeting_inputs,
     places_in_runs,
     rank_hosts,
+    take_census,
 )
 from faceclust_spark.kernels.recluster import NO_CLUSTER
 
@@ -143,7 +144,7 @@ def describe_meetings(
     order = order[places_in_runs(inverse[order]) < SAMPLE]
     starts = np.concatenate([[0], np.cumsum(np.minimum(sizes, SAMPLE))])
     clusters = Clusters(starts, sizes, gallery.vectors[order], gallery.attributes[order])
-    inputs = meeting_inputs(clusters, meetings, scale)
+    inputs = meeting_inputs(clusters, meetings, scale, take_census(sizes))
     rank_hosts(meetings.visitor, meetings.host, inputs)
     return Described(keys[meetings.visitor], keys[meetings.host], inputs)
 

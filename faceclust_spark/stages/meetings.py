@@ -13,8 +13,10 @@ from pyspark.sql.types import BinaryType, FloatType, LongType, StructField, Stru
 
 from faceclust_spark.arrow import attributes_from_arrow, unpack_lists, vectors_from_arrow
 from faceclust_spark.kernels.meetings import (
+    LARGE,
     MEETING_INPUTS,
     SAMPLE,
+    Census,
     Clusters,
     Meetings,
     meeting_inputs,
@@ -92,8 +94,21 @@ def hosts(
     meetings = materialise(meetings, "round_meetings")  # read four times
     described = _whole(
         _together(meetings, sized, nodes.vectors), c.HOST, c.CLUSTER_KEY, c.FACE_ID
-    ).mapInArrow(_describer(nodes.scale), _DESCRIBED)
+    ).mapInArrow(_describer(nodes.scale, _census(sizes)), _DESCRIBED)
     return _whole(described, c.VISITOR, c.HOST).mapInArrow(_chooser(joiner, config), _HOSTS)
+
+
+def _census(sizes: DataFrame) -> Census:
+    """Count the clusters of the whole gallery, as `kernels.meetings.take_census` does."""
+    size = F.col(c.SIZE)
+    counts = sizes.agg(
+        F.sum(size).alias("faces"),
+        F.count(F.lit(1)).alias("clusters"),
+        F.count_if(size == 1).alias("alone"),
+        F.sum(F.when(size >= LARGE, size)).alias("in_large"),
+    )
+    (row,) = counts.toArrow().to_pylist()
+    return Census(**{name: int(count or 0) for name, count in row.items()})
 
 
 def _meetings(sized: DataFrame, neighbours: DataFrame, config: RoundsConfig) -> DataFrame:
@@ -162,7 +177,9 @@ def _whole(rows: DataFrame, key: str, *order: str) -> DataFrame:
     return sized.sortWithinPartitions(key, *order)
 
 
-def _describer(scale: Scale) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _describer(
+    scale: Scale, census: Census
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     schema = to_arrow_schema(_DESCRIBED)
 
     def describe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -180,7 +197,8 @@ def _describer(scale: Scale) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa
             )
             visitor, is_host = np.flatnonzero(hosts != labels), np.flatnonzero(hosts == labels)
             host = is_host[np.searchsorted(hosts[is_host], hosts[visitor])]
-            inputs = meeting_inputs(clusters, Meetings(visitor, host, links[visitor].astype(np.int64)), scale)
+            met = Meetings(visitor, host, links[visitor].astype(np.int64))
+            inputs = meeting_inputs(clusters, met, scale, census)
             packed = pa.array([row.tobytes() for row in inputs.astype("<f4")], pa.binary())
             columns = [pa.array(labels[visitor]), pa.array(hosts[visitor]), pa.array(sizes[visitor]), packed]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)

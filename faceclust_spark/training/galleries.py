@@ -70,6 +70,8 @@ RECIPES = (
     Recipe("large beside all", share=0.7, off_centre=0.15, k=80, attributes="shuffled"),
     Recipe("useless attributes", share=0.6, attributes="noise"),
     Recipe("large as they are", least=18),
+    Recipe("few as they are", people=30, least=6),
+    Recipe("tenth of the people", share=0.1),
     Recipe("large and off centre", people=40, images=(50, 80), least=5, off_centre=0.35, attributes="noise"),
 )
 

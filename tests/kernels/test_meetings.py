@@ -7,16 +7,22 @@ from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.meetings import (
     ATTRIBUTE_INPUTS,
     FACE_INPUTS,
+    GALLERY_INPUTS,
+    HOST_INPUTS,
+    LARGE,
     MEETING_INPUTS,
     RANKED,
+    Census,
     Clusters,
     Meetings,
     meeting_inputs,
     rank_hosts,
+    take_census,
 )
 from faceclust_spark.kernels.nearest import Scale
 
 SCALE = Scale(mean=0.02, standard_deviation=0.11)
+CENSUS = Census(faces=900, clusters=300, alone=210, in_large=400)
 
 
 def draw(seed, sizes=(1, 3, 8, 20), width=5):
@@ -44,7 +50,7 @@ def inside(vectors):
 @pytest.mark.parametrize("seed", range(4))
 def test_face_inputs_equal_loops(seed):
     clusters, meetings = draw(seed)
-    inputs = meeting_inputs(clusters, meetings, SCALE)
+    inputs = meeting_inputs(clusters, meetings, SCALE, CENSUS)
     assert inputs.shape == (4, MEETING_INPUTS) and inputs.dtype == np.float32
     for row, visitor, host, links in zip(inputs, *meetings, strict=True):
         a, b = (clusters.vectors[clusters.starts[x] : clusters.starts[x + 1]] for x in (visitor, host))
@@ -78,7 +84,9 @@ def centroid_s(a, b):
 @pytest.mark.parametrize("seed", range(4))
 def test_attribute_inputs_equal_loops_and_follow_neither_order_nor_width(seed):
     clusters, meetings = draw(seed)
-    inputs = meeting_inputs(clusters, meetings, SCALE)[:, FACE_INPUTS : FACE_INPUTS + ATTRIBUTE_INPUTS]
+    inputs = meeting_inputs(clusters, meetings, SCALE, CENSUS)[
+        :, FACE_INPUTS : FACE_INPUTS + ATTRIBUTE_INPUTS
+    ]
     typical = [
         [column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in part.T]
         for part in np.split(clusters.attributes.astype(np.float64), clusters.starts[1:-1])
@@ -91,32 +99,49 @@ def test_attribute_inputs_equal_loops_and_follow_neither_order_nor_width(seed):
         expected += [np.sqrt((gaps**2).mean()), gaps[min(len(gaps) - 1, len(gaps) * 4 // 5)], 1.0]
         assert row == pytest.approx(expected, abs=1e-5)
     turned = clusters._replace(attributes=np.ascontiguousarray(clusters.attributes[:, ::-1]))
-    again = meeting_inputs(turned, meetings, SCALE)[:, FACE_INPUTS : FACE_INPUTS + ATTRIBUTE_INPUTS]
+    again = meeting_inputs(turned, meetings, SCALE, CENSUS)[:, FACE_INPUTS : FACE_INPUTS + ATTRIBUTE_INPUTS]
     assert again == pytest.approx(inputs, abs=1e-6)
 
 
 def test_without_attributes_their_inputs_are_zero():
     clusters, meetings = draw(0, width=0)
     unknown = clusters._replace(attributes=np.full((len(clusters.vectors), 3), np.nan, np.float32))
-    bare = meeting_inputs(clusters, meetings, SCALE)
+    bare = meeting_inputs(clusters, meetings, SCALE, CENSUS)
     assert (bare[:, FACE_INPUTS : FACE_INPUTS + ATTRIBUTE_INPUTS] == 0).all()
-    assert meeting_inputs(unknown, meetings, SCALE).tobytes() == bare.tobytes()
+    assert meeting_inputs(unknown, meetings, SCALE, CENSUS).tobytes() == bare.tobytes()
 
 
 def test_a_meeting_looks_the_same_in_any_company():
     clusters, meetings = draw(1)
-    whole = meeting_inputs(clusters, meetings, SCALE)
+    whole = meeting_inputs(clusters, meetings, SCALE, CENSUS)
     of_host = [np.flatnonzero(meetings.host == host) for host in (2, 3)]
     for rows in of_host:
-        part = meeting_inputs(clusters, Meetings(*(column[rows] for column in meetings)), SCALE)
+        part = meeting_inputs(clusters, Meetings(*(column[rows] for column in meetings)), SCALE, CENSUS)
         assert part.tobytes() == whole[rows].tobytes()
     nobody = Meetings(*(column[:0] for column in meetings))
-    assert meeting_inputs(clusters, nobody, SCALE).shape == (0, MEETING_INPUTS)
+    assert meeting_inputs(clusters, nobody, SCALE, CENSUS).shape == (0, MEETING_INPUTS)
+
+
+def test_a_census_counts_clusters():
+    assert take_census(np.array([1, 1, 2, LARGE - 1, LARGE, 1, 40])) == (64, 7, 3, 50)
+    assert take_census(np.empty(0, np.int64)) == (0, 0, 0, 0)
+
+
+def test_every_meeting_knows_what_kind_of_gallery_it_is_in():
+    clusters, meetings = draw(3)
+    at = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS
+    inputs = meeting_inputs(clusters, meetings, SCALE, CENSUS)[:, at : at + GALLERY_INPUTS]
+    expected = [np.log(300), 210 / 900, np.log(3), 400 / 900]
+    assert inputs == pytest.approx(np.tile(expected, (4, 1)), abs=1e-6)
+    # No gallery that was learned from has more than 10,000 clusters.
+    huge = Census(faces=3_000_000, clusters=1_000_000, alone=700_000, in_large=1_000_000)
+    others = meeting_inputs(clusters, meetings, SCALE, huge)[:, at]
+    assert others == pytest.approx(np.log(10_000))
 
 
 def test_hosts_are_ranked_and_visitors_too():
     clusters, meetings = draw(2)
-    inputs = meeting_inputs(clusters, meetings, SCALE)
+    inputs = meeting_inputs(clusters, meetings, SCALE, CENSUS)
     at = FACE_INPUTS + ATTRIBUTE_INPUTS
     guests = np.flatnonzero(meetings.host == 3)
     order = guests[np.argsort(-inputs[guests, 4])]
@@ -124,7 +149,8 @@ def test_hosts_are_ranked_and_visitors_too():
     assert inputs[guests, at + 1] == pytest.approx(np.log1p([3, 3, 3]))
     rank_hosts(meetings.visitor, meetings.host, inputs)
     for number, column in enumerate(RANKED):
-        rank, margin = inputs[:, at + 2 + 2 * number], inputs[:, at + 3 + 2 * number]
+        first = at + HOST_INPUTS + GALLERY_INPUTS + 2 * number
+        rank, margin = inputs[:, first], inputs[:, first + 1]
         better = 0 if inputs[0, column] > inputs[1, column] else 1
         gap = abs(float(inputs[0, column]) - float(inputs[1, column]))
         assert rank[better] == 0 and rank[1 - better] == pytest.approx(np.log(2))
