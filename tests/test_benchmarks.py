@@ -32,6 +32,7 @@ import common  # noqa: E402
 import cores  # noqa: E402
 import growth  # noqa: E402
 import knn  # noqa: E402
+import options  # noqa: E402
 import overhead  # noqa: E402
 import refinement  # noqa: E402
 import refinement_stages  # noqa: E402
@@ -60,12 +61,12 @@ def only_json(out: str) -> dict[str, object]:
 
 
 def test_sizes_are_read_as_typed():
-    assert common.numbers("200000,1_000_000") == [200_000, 1_000_000]
-    parsed = common.make_parser("about", "5,6").parse_args([])
+    assert options.numbers("200000,1_000_000") == [200_000, 1_000_000]
+    parsed = options.make_parser("about", "5,6").parse_args([])
     assert (parsed.faces, parsed.dimension, parsed.overrides) == ([5, 6], 256, [])
     for wrong in ("", "many", "5,0"):
         with pytest.raises(Exception, match="expected"):
-            common.numbers(wrong)
+            options.numbers(wrong)
 
 
 def test_a_gallery_is_written_as_it_is_drawn(tmp_path):
@@ -305,9 +306,9 @@ def test_the_page_names_benchmarks_and_options_that_there_are():
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     commands = re.findall(r"make bench-(\w+)(?: ARGS='([^']*)')?", page)
     assert {name for name, _ in commands} >= {"knn", "overhead", "growth", "cores", "skew", "refinement"}
-    shared = (FOLDER / "common.py").read_text(encoding="utf-8")
-    for name, options in commands:
+    shared = (FOLDER / "options.py").read_text(encoding="utf-8")
+    for name, given in commands:
         source = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
         source += shared if "make_parser" in source else ""
-        for option in re.findall(r"--[\w-]+", options):
+        for option in re.findall(r"--[\w-]+", given):
             assert f'"{option}"' in source, f"{name} has no {option}"

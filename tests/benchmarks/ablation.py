@@ -13,7 +13,6 @@ each variant, set and seed in `results`.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,8 @@ import torch
 from accuracy import mean
 from accuracy_faces import DEV_SETS, Faces, half, read_faces
 from accuracy_scores import measure
-from common import say
+from common import answer, say
+from options import add_names
 
 import faceclust_spark
 from faceclust_spark.config import Config, load_config
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--variants", type=_variants, default=list(VARIANTS), help=",".join(VARIANTS))
+    add_names(parser, "--variants", "variant", VARIANTS)
     parser.add_argument("--half", choices="AB", default="B", help="of the people, to be scored; default B")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
@@ -161,14 +161,7 @@ def main() -> None:
                 say(f"{name}, {row['set']}: {row['without_rounds']:.4f}, with rounds {row['mean_f']:.4f}")
                 rows.append({"variant": name, "seed": seed, **row})
     say(describe(rows))
-    print(json.dumps({"results": rows}))
-
-
-def _variants(text: str) -> list[str]:
-    unknown = [name for name in text.split(",") if name not in VARIANTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no variant {', '.join(unknown)}: there are {', '.join(VARIANTS)}")
-    return text.split(",")
+    answer(rows)
 
 
 if __name__ == "__main__":

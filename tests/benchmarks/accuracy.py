@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 from accuracy_faces import DEV_SETS, FOLDS, Faces, half, read_faces
-from accuracy_methods import METHODS, OURS, Fitted, Training, known_methods, learn, timed, tune, warm_up
+from accuracy_methods import METHODS, OURS, Fitted, Training, learn, timed, tune, warm_up
 from accuracy_scores import SIZES, measure_all
 from common import answer, say
+from options import add_names
 
 COLUMNS = {
     "pairwise_precision": "pair P",
@@ -183,8 +184,8 @@ def make_parser(description: str | None, sets: bool = True) -> argparse.Argument
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if sets:
-        parser.add_argument("--sets", type=_sets, default=list(DEV_SETS), help=",".join(DEV_SETS))
-    parser.add_argument("--methods", type=_methods, default=list(METHODS), help=",".join(METHODS))
+        add_names(parser, "--sets", "set", DEV_SETS)
+    add_names(parser, "--methods", "method", METHODS)
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each model of ours; default 1")
     parser.add_argument("--models", type=Path, default=Path("build/accuracy"), help="default build/accuracy")
     parser.add_argument("--steps", type=int, help="of every training, instead of the config's")
@@ -194,20 +195,6 @@ def make_parser(description: str | None, sets: bool = True) -> argparse.Argument
         help="a setting of our trainings and clusterings",
     )  # fmt: skip
     return parser
-
-
-def _methods(text: str) -> list[str]:
-    try:
-        return known_methods(text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _sets(text: str) -> list[str]:
-    unknown = set(names := text.split(",")) - set(DEV_SETS)
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no set {', '.join(sorted(unknown))}: there are {DEV_SETS}")
-    return names
 
 
 if __name__ == "__main__":

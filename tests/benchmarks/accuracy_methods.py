@@ -6,7 +6,7 @@ Both are fitted on one half of the people, and then cluster any gallery.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,14 +93,6 @@ def timed(fitted: Fitted, faces: Faces) -> tuple[NDArray[np.int64], float]:
 def warm_up(fitted: Fitted, faces: Faces) -> None:
     """Compile and import what the first clustering would otherwise be timed with."""
     fitted.cluster(faces.take(np.arange(min(400, len(faces.labels)))))
-
-
-def known_methods(names: Sequence[str]) -> list[str]:
-    """Tell apart what is and what is not a method; raises ValueError that lists them."""
-    unknown = [name for name in names if name not in METHODS]
-    if unknown:
-        raise ValueError(f"no method {', '.join(unknown)}: there are {', '.join(METHODS)}")
-    return list(names)
 
 
 def _is_kept(folder: Path) -> bool:

@@ -28,6 +28,7 @@ from accuracy_methods import OURS, Fitted, Training, by_model, learn, model_fold
 from accuracy_scores import measure
 from common import answer, say
 from numpy.typing import NDArray
+from options import add_names
 from peers import PEERS
 
 from faceclust_spark.config import Config, SynthConfig
@@ -240,7 +241,7 @@ def describe(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = make_parser(__doc__, sets=False)
-    parser.add_argument("--cases", type=_cases, default=list(CASES), help=",".join(CASES))
+    add_names(parser, "--cases", "case", CASES)
     parser.add_argument("--fit", choices=["A", "B", "both"], default="both", help="half to fit on, or each")
     parser.set_defaults(methods=[*PEERS, "relations"])
     arguments = parser.parse_args()
@@ -251,13 +252,6 @@ def main() -> None:
     rows = [row for fold in folds for row in run_fold(fold, arguments)]
     say(describe(rows))
     answer(rows, quick=arguments.quick)
-
-
-def _cases(text: str) -> list[str]:
-    unknown = [name for name in text.split(",") if name not in CASES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no case {', '.join(unknown)}: there are {', '.join(CASES)}")
-    return text.split(",")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common import answer, say
+from options import add_names
 
 FOLDER = Path(__file__).parent
 NAMES = ("knn", "overhead", "growth", "cores", "skew", "components", "refinement", "plan")
@@ -36,19 +37,11 @@ def run(name: str) -> dict[str, Any]:
     return {"benchmark": name, **json.loads(ended.stdout.strip().splitlines()[-1])}
 
 
-def _names(text: str) -> list[str]:
-    names = [name for name in text.split(",") if name]
-    unknown = sorted(set(names) - set(NAMES))
-    if unknown or not names:
-        raise argparse.ArgumentTypeError(f"{text!r}: there are {', '.join(NAMES)}")
-    return names
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", type=_names, default=list(NAMES), help=",".join(NAMES))
+    add_names(parser, "--only", "benchmark", NAMES)
     found = [run(name) for name in parser.parse_args().only]
     failed = [one["benchmark"] for one in found if "failed" in one]
     if failed:

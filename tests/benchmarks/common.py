@@ -106,32 +106,6 @@ def answer(results: Sequence[Mapping[str, Any]], **summary: Any) -> None:
     print(json.dumps({"results": list(results), **summary}), flush=True)
 
 
-def numbers(text: str) -> list[int]:
-    """Read an option such as `200000,1000000`."""
-    try:
-        found = [int(part.replace("_", "")) for part in text.split(",") if part]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers such as 200000,1000000") from None
-    if not found or min(found) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected at least one number, all above 0")
-    return found
-
-
-def make_parser(description: str | None, faces: str) -> argparse.ArgumentParser:
-    """Give a parser with the options of every benchmark that runs the pipeline."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--faces", type=numbers, default=numbers(faces), help=f"sizes; default {faces}")
-    parser.add_argument("--dimension", type=int, default=256, help="of an embedding; default 256")
-    parser.add_argument("--driver-memory", default="4g", help="heap of the driver; default 4g")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE",
-        help="a setting of the pipeline, as of `faceclust run`",
-    )  # fmt: skip
-    return parser
-
-
 def synthetic_blocks(config: SynthConfig) -> Iterator[SyntheticFaces]:
     """Draw a gallery block by block, some 10,000 faces each."""
     return (draw_block(config, block) for block in range(count_blocks(config)))

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import EVENT_LOG, Span, answer, numbers, read_events, say
+from common import EVENT_LOG, Span, answer, read_events, say
+from options import numbers
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 

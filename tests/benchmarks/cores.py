@@ -25,7 +25,6 @@ from common import (
     HEAVY,
     Ran,
     answer,
-    make_parser,
     run_pipelines,
     say,
     synthetic_blocks,
@@ -33,6 +32,7 @@ from common import (
     write_gallery,
     write_warm_up,
 )
+from options import make_parser
 from overhead import require_same
 
 from faceclust_spark.config import SynthConfig

@@ -21,13 +21,13 @@ import numpy as np
 from common import (
     Child,
     answer,
-    make_parser,
     run_pipelines,
     say,
     synthetic_blocks,
     table_of,
     write_gallery,
 )
+from options import make_parser
 
 from faceclust_spark.config import SynthConfig
 

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import answer, numbers, say
+from common import answer, say
+from options import numbers
 
 from faceclust_spark.arrow import vectors_to_arrow
 from faceclust_spark.config import CellsConfig, NeighboursConfig, SparkConfig

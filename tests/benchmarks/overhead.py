@@ -26,7 +26,6 @@ from common import (
     Child,
     Memory,
     answer,
-    make_parser,
     run_child,
     run_pipelines,
     say,
@@ -34,6 +33,7 @@ from common import (
     table_of,
     write_gallery,
 )
+from options import make_parser
 
 from faceclust_spark.config import SynthConfig
 

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from common import answer, make_parser, run_pipelines, say, synthetic_blocks, write_gallery
+from common import answer, run_pipelines, say, synthetic_blocks, write_gallery
 from deltalake import DeltaTable
+from options import make_parser
 
 from faceclust_spark.config import Config, load_config
 from faceclust_spark.kernels.grouping import scored_pairs

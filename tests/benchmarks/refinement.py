@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from common import answer, numbers, say
+from common import answer, say
+from options import numbers
 from refinement_stages import run_stages
 from threadpoolctl import threadpool_limits
 

@@ -24,7 +24,6 @@ import numpy as np
 from common import (
     Child,
     answer,
-    make_parser,
     run_pipelines,
     say,
     synthetic_blocks,
@@ -32,6 +31,7 @@ from common import (
     write_gallery,
     write_warm_up,
 )
+from options import make_parser
 
 from faceclust_spark.config import SynthConfig
 from faceclust_spark.kernels.grid import normalise
