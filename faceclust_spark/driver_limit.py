@@ -18,6 +18,8 @@ _SHARE = 0.5  # of the machine's memory: the JVM needs the rest
 _FACE = 6_000  # bytes a face besides its vector: lists, pairs, rows to be written
 _COMPONENT = 10  # bytes, with the copies that are made
 _SENT = 200  # bytes of a face that are sent with its vector: attributes, ids, what Arrow adds
+_ADDED = 1.25  # by Spark, to the bytes of a source's rows
+_SOURCE_HERE, _SOURCE_ANYWHERE = 1 << 29, 1 << 28  # bytes that are sent at most; a heap of 1 GB holds them
 _SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -43,6 +45,12 @@ def most_faces(config: SparkConfig, dimension: int, place: Place) -> int:
     if place.result_bytes is not None:
         held = min(held, place.result_bytes // (_SENT + 2 * dimension))
     return min(max(held, ANYWHERE), ON_ONE_MACHINE)
+
+
+def may_be_sent(size: int, place: Place) -> bool:
+    """Tell whether a source of so many bytes may be sent to the driver at once."""
+    most = _SOURCE_HERE if place.one_machine else _SOURCE_ANYWHERE
+    return size <= most and (place.result_bytes is None or size * _ADDED <= place.result_bytes)
 
 
 def machine_memory() -> int:

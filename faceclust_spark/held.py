@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from faceclust_spark.kernels.refined import RefinedGroup
     from faceclust_spark.tables.schemas import Table
 
+_NAMES = [c.FACE_ID, c.IMAGE_ID, c.PHOTO_ID, c.EMBEDDING_MODEL]
+
 
 class Held:
     """A gallery in memory; rows by ascending face id.
@@ -39,10 +41,19 @@ class Held:
     def __init__(self, read: Callable[[Table], DataFrame]) -> None:
         self._read = read
 
+    def hold(self, faces: pa.Table, vectors: pa.Table) -> None:
+        """Take the rows of the tables `faces` and `vectors`, which need not be read then."""
+        self._names = faces.select(_NAMES).sort_by(c.FACE_ID)
+        self.gallery = self._gallery_of(vectors)
+
     @cached_property
     def gallery(self) -> Gallery:
         """The faces: ids, grid vectors, standardised attributes, numbers of their photos."""
-        stored = self._read(schemas.VECTORS).select(c.FACE_ID, c.VECTOR, c.ATTRIBUTES).toArrow()
+        return self._gallery_of(
+            self._read(schemas.VECTORS).select(c.FACE_ID, c.VECTOR, c.ATTRIBUTES).toArrow()
+        )
+
+    def _gallery_of(self, stored: pa.Table) -> Gallery:
         face_ids = stored[c.FACE_ID].to_numpy()
         order = np.argsort(face_ids)
         vectors = np.concatenate(
@@ -91,6 +102,5 @@ class Held:
 
     @cached_property
     def _names(self) -> pa.Table:
-        names = (c.FACE_ID, c.IMAGE_ID, c.PHOTO_ID, c.EMBEDDING_MODEL)
-        faces = self._read(schemas.FACES).select(*names).toArrow()
+        faces = self._read(schemas.FACES).select(*_NAMES).toArrow()
         return faces.sort_by(c.FACE_ID)

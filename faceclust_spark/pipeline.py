@@ -14,6 +14,7 @@ import datetime
 import logging
 import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from faceclust_spark import steps
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from faceclust_spark.tables.schemas import Table
+    from faceclust_spark.tables.storage import Written
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +104,12 @@ def _run(
             store.drop_all()
         this = Run(spark, store, lease, config, run_id, source)
         with contextlib.closing(Ledger(spark, store, config, run_id)) as ledger:
+            standing = _Standing(this, ledger, stages)
             for stage in stages:
-                if _stands(stage, this, ledger):
+                if standing.holds(stage):
                     log.info("%-14s done before", stage.name)
                     continue
+                standing.forget(stage)
                 outputs = stage.replaces or schemas.ALL_TABLES
                 with ledger.stage(stage.name, stage.reads, outputs) as record:
                     record.outcome = stage.work(this)
@@ -113,21 +117,41 @@ def _run(
         return summarise_run(run_id, store.base, details, ledger.seconds)
 
 
-def _stands(stage: Stage, run: Run, ledger: Ledger) -> bool:
-    """Tell whether an earlier start of this run has done the stage, and nobody has changed it since.
+class _Standing:
+    """Which stages an earlier start of this run has done, and nobody has changed since.
 
-    Another run may have come in between: then what the stage read has another version, or what it
-    wrote is another run's.
+    Another run may have come in between: then what a stage read has another version, or what it wrote is
+    another run's. All tables are asked at once, and once only: to ask Delta takes longer than to answer.
     """
-    if not ledger.finished(stage.name):
-        return False
-    if stage.replaces:
-        if not all(run.store.exists(table) for table in (*stage.reads, *stage.replaces)):
+
+    def __init__(self, run: Run, ledger: Ledger, stages: tuple[Stage, ...]) -> None:
+        self._run, self._ledger = run, ledger
+        done = [stage for stage in stages if ledger.finished(stage.name) and stage.replaces]
+        asked = {table.name: table for stage in done for table in (*stage.reads, *stage.replaces)}
+        with ThreadPoolExecutor(4) as pool:
+            self._written = dict(zip(asked, pool.map(run.store.written, asked.values()), strict=True))
+
+    def holds(self, stage: Stage) -> bool:
+        """Tell whether the stage need not be done again."""
+        if not self._ledger.finished(stage.name):
             return False
-        read = ledger.inputs(stage.name)
-        unchanged = all(read.get(table.name) == run.store.version(table) for table in stage.reads)
-        return unchanged and all(run.store.last_writer(table) == run.run_id for table in stage.replaces)
-    return True
+        read = self._ledger.inputs(stage.name)
+        found = [self._of(table) for table in stage.reads]
+        versions = [written and written.version for written in found]
+        own = [self._of(table) for table in stage.replaces]
+        return versions == [read.get(table.name) for table in stage.reads] and all(
+            written and written.run_id == self._run.run_id for written in own
+        )
+
+    def forget(self, stage: Stage) -> None:
+        """Ask again for the tables of a stage that is about to be done."""
+        for table in stage.replaces:
+            self._written.pop(table.name, None)
+
+    def _of(self, table: Table) -> Written | None:
+        if table.name not in self._written:
+            self._written[table.name] = self._run.store.written(table)
+        return self._written[table.name]
 
 
 STAGES = (

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from faceclust_spark import driver_steps
+from faceclust_spark.driver_ingest import ingested_here
 from faceclust_spark.errors import DataError
 from faceclust_spark.stages.cells import cells, cells_frame
 from faceclust_spark.stages.clusters import clusters, placed, with_thresholds
 from faceclust_spark.stages.coarse_groups import coarse_groups
 from faceclust_spark.stages.confidences import confidences, refinements
 from faceclust_spark.stages.forest import forest
-from faceclust_spark.stages.ingest import Gallery, IngestCounts, check_quarantined_share, ingested
+from faceclust_spark.stages.ingest import (
+    Gallery,
+    IngestCounts,
+    Ingested,
+    check_quarantined_share,
+    ingested,
+)
 from faceclust_spark.stages.meetings import Nodes
 from faceclust_spark.stages.neighbours import neighbours, shard_count
 from faceclust_spark.stages.output import stage_schema
@@ -47,10 +54,8 @@ def write_ingest(run: Run) -> Outcome:
     _remove_orphans(run)
     first = not run.store.exists(schemas.FACES)
     source = read_source(run.spark, run.source, run.config.ingest)
-    stored = (schemas.FACES, schemas.VECTORS, schemas.ATTRIBUTE_STATISTICS)
-    gallery = Gallery(*(run.read_if_there(table) for table in stored))
     try:
-        batch = ingested(source, run.source, gallery, run.config.ingest, run.store.materialise)
+        batch = ingested_here(run, source) or _ingested_by_tasks(run, source)
         if batch.counts.quarantined:
             run.merge(schemas.QUARANTINE, batch.quarantine)
             _tell_quarantined(batch.counts)
@@ -81,6 +86,12 @@ def write_ingest(run: Run) -> Outcome:
     return Outcome(faces, details=details)
 
 
+def _ingested_by_tasks(run: Run, source: DataFrame) -> Ingested:
+    stored = (schemas.FACES, schemas.VECTORS, schemas.ATTRIBUTE_STATISTICS)
+    gallery = Gallery(*(run.read_if_there(table) for table in stored))
+    return ingested(source, run.source, gallery, run.config.ingest, run.store.materialise)
+
+
 def _tell_quarantined(counts: IngestCounts) -> None:
     for reason, rows in counts.quarantined.items():
         log.warning("quarantined: %s rows, %s, such as %s", f"{rows:,}", reason, counts.examples[reason])
@@ -94,10 +105,12 @@ def _remove_orphans(run: Run) -> None:
     """
     if not run.store.exists(schemas.FACES) or run.read(schemas.FACES).isEmpty():
         for table in (schemas.ATTRIBUTE_STATISTICS, schemas.VECTORS):
-            if run.store.exists(table) and run.store.last_writer(table) != run.run_id:
+            written = run.store.written(table)
+            if written and written.run_id != run.run_id:
                 run.store.drop(table)
         return
-    writer = run.store.last_writer(schemas.VECTORS)
+    written = run.store.written(schemas.VECTORS)
+    writer = written and written.run_id
     if writer == run.run_id or (writer and has_finished(run.store, writer, "ingest")):
         return
     orphans = run.read(schemas.VECTORS).join(run.read(schemas.FACES), c.FACE_ID, "left_anti")

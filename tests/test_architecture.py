@@ -96,7 +96,7 @@ LAYERS = (
     ("planning",),
     ("held",),
     ("run_state",),
-    ("driver_steps",),
+    ("driver_ingest", "driver_steps"),
     ("steps",),
     ("pipeline",),
     ("verbs",),

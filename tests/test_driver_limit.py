@@ -6,7 +6,15 @@ import pytest
 
 from faceclust_spark import driver_limit
 from faceclust_spark.config import SparkConfig
-from faceclust_spark.driver_limit import ANYWHERE, ON_ONE_MACHINE, Place, machine_memory, most_faces, place_of
+from faceclust_spark.driver_limit import (
+    ANYWHERE,
+    ON_ONE_MACHINE,
+    Place,
+    machine_memory,
+    may_be_sent,
+    most_faces,
+    place_of,
+)
 
 GIB = 1 << 30
 
@@ -32,6 +40,21 @@ def test_auto_follows_machine_and_session(monkeypatch, memory, dimension, place,
 def test_what_is_set_counts_everywhere(faces):
     for place in (Place(False), Place(True)):
         assert most_faces(SparkConfig(driver_faces=faces), 256, place) == faces
+
+
+@pytest.mark.parametrize(
+    ("place", "most"),
+    [
+        (Place(True), GIB // 2),
+        (Place(False), GIB // 4),
+        (Place(True, GIB), GIB // 2),
+        (Place(True, GIB // 8), GIB // 10),
+        (Place(False, GIB // 8), GIB // 10),
+    ],
+)
+def test_a_source_is_sent_up_to_a_size(place, most):
+    assert may_be_sent(most, place)
+    assert not may_be_sent(most + 1, place)
 
 
 def test_a_container_has_what_its_limit_leaves(monkeypatch, tmp_path):

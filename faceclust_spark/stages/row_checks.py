@@ -156,12 +156,13 @@ def image_outcomes(judged: DataFrame, stored_faces: DataFrame | None) -> DataFra
 def _row_checker(id_bits: int) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def check(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            yield _check_batch(batch, id_bits)
+            yield check_batch(batch, id_bits)
 
     return check
 
 
-def _check_batch(batch: pa.RecordBatch, id_bits: int) -> pa.RecordBatch:
+def check_batch(batch: pa.RecordBatch, id_bits: int = ID_BITS) -> pa.RecordBatch:
+    """Add to each row of a batch what `checked_rows` says of it."""
     image_ids = batch.column(c.IMAGE_ID).to_pylist()
     embeddings = ragged_from_arrow(batch.column(c.EMBEDDING))
     attributes = ragged_from_arrow(batch.column(c.ATTRIBUTES))

@@ -39,21 +39,24 @@ def prepared_vectors(accepted: DataFrame, statistics: AttributeStatistics | None
 def _preparer(
     statistics: AttributeStatistics | None,
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    schema = arrow_output(schemas.VECTORS)
-
     def prepare(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.num_rows:
-                faces = unpack_lists(batch.column(c.PACKED), batch.column(c.WIDTH)[0].as_py())
-                columns = {
-                    c.FACE_ID: batch.column(c.FACE_ID),
-                    c.VECTOR: vectors_to_arrow(quantise_faces(faces)),
-                    c.ATTRIBUTES: _standardised(batch.column(c.ATTRIBUTES), statistics),
-                    c.CONTENT_HASH: batch.column(c.CONTENT_HASH),
-                }
-                yield pa.RecordBatch.from_pydict(columns, schema)
+                yield prepare_batch(batch, statistics)
 
     return prepare
+
+
+def prepare_batch(batch: pa.RecordBatch, statistics: AttributeStatistics | None) -> pa.RecordBatch:
+    """Give rows of VECTORS for a batch of usable rows, one or more."""
+    faces = unpack_lists(batch.column(c.PACKED), batch.column(c.WIDTH)[0].as_py())
+    columns = {
+        c.FACE_ID: batch.column(c.FACE_ID),
+        c.VECTOR: vectors_to_arrow(quantise_faces(faces)),
+        c.ATTRIBUTES: _standardised(batch.column(c.ATTRIBUTES), statistics),
+        c.CONTENT_HASH: batch.column(c.CONTENT_HASH),
+    }
+    return pa.RecordBatch.from_pydict(columns, arrow_output(schemas.VECTORS))
 
 
 def _standardised(raw: pa.ListArray, statistics: AttributeStatistics | None) -> pa.Array:

@@ -8,7 +8,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import functions as F
@@ -46,6 +46,13 @@ def rounds_scratch(count: int) -> tuple[str, ...]:
     return ("round_meetings", *numbered)
 
 
+class Written(NamedTuple):
+    """The newest version of a table, and the run that its content comes from."""
+
+    version: int
+    run_id: str | None
+
+
 class TableStore:
     """The tables of one gallery.
 
@@ -74,10 +81,8 @@ class TableStore:
                 f"there is no table `{table.name}` in {self.base}: run `faceclust run` with these tables "
                 "first, or correct --tables"
             )
-        if run_id is not None:
-            version = self._version_of(table, run_id)
         try:
-            return self._load(table.name, version)
+            return self._load(table.name, version if run_id is None else self._version_of(table, run_id))
         except AnalysisException as error:
             if error.getCondition() != "DELTA_VERSION_NOT_FOUND":
                 raise
@@ -91,12 +96,17 @@ class TableStore:
         history = self._spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)} LIMIT 1")
         return int(history.select("version").toArrow()["version"][0].as_py())
 
-    def last_writer(self, table: Table) -> str | None:
-        """Give the run that the table's content comes from; maintenance leaves it as it is."""
+    def written(self, table: Table) -> Written | None:
+        """Give the table's newest version and the run that its content comes from; None where it is not.
+
+        Maintenance, such as OPTIMIZE, makes versions and leaves the content as it is.
+        """
+        if not self.exists(table):
+            return None
         commits = self._spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)}")
-        named = commits.where(F.col("userMetadata").isNotNull()).orderBy(F.desc("version")).limit(1)
-        rows = named.select("userMetadata").toArrow()
-        return str(rows[0][0].as_py()) if rows.num_rows else None
+        labelled = F.when(F.col("userMetadata").isNotNull(), F.col("version"))
+        newest = commits.agg(F.max("version"), F.max_by("userMetadata", labelled)).toArrow()
+        return Written(*(column[0].as_py() for column in newest.columns))
 
     def drop(self, table: Table) -> None:
         """Delete a table, if it is there; under a URI, its rows."""

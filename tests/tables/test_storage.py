@@ -54,6 +54,15 @@ def test_replace_is_one_commit_that_carries_the_run(spark, store):
     assert _rows(store.read(FOREST, run_id="two"), c.FACE_A, c.RUN_ID) == [(3, "two"), (4, "two")]
 
 
+def test_who_wrote_a_table_is_known_whatever_maintenance_has_done_since(spark, store):
+    assert store.written(VECTORS) is None
+    store.merge(VECTORS, _vectors(spark, [(1, "a")]), "one")
+    store.merge(VECTORS, _vectors(spark, [(2, "a")]), "two")
+    assert store.written(VECTORS) == (1, "two")
+    spark.sql(f"OPTIMIZE {store.sql_name(VECTORS)}")
+    assert store.written(VECTORS) == (2, "two")
+
+
 def test_what_is_not_there_is_told_with_the_place(spark, store):
     with pytest.raises(TableError, match=f"no table `forest` in {store.base}: run `faceclust run`"):
         store.read(FOREST)
