@@ -94,10 +94,14 @@ def _run(
     config = config.model_copy(update={"source": source, "tables": tables})
     run_id = run_id or new_run_id()
     store = TableStore(spark, tables)
-    if len(stages) > 1:
-        load_model_of(config)  # a model that is not there is found out before the work, not after it
-    if fresh or not store.exists(schemas.RUNS):
-        read_source(spark, source, config.ingest)  # one that cannot be read costs no tables, and makes none
+    with ThreadPoolExecutor(1) as pool:
+        # A source that cannot be read costs no tables, and makes none.
+        first = fresh or not store.exists(schemas.RUNS)
+        looked = pool.submit(read_source, spark, source, config.ingest) if first else None
+        if len(stages) > 1:
+            load_model_of(config)  # a model that is not there is found out before the work, not after it
+        if looked:
+            looked.result()
     log.info("run %s: %s into %s", run_id, source, store.base)
     with Lease(spark, store, run_id) as lease:
         if fresh:
