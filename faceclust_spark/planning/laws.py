@@ -136,13 +136,16 @@ def shuffle_bytes(
     }
 
 
+def source_bytes(gallery: Gallery) -> float:
+    """Give the bytes of the source's rows in memory."""
+    row = float(gallery.value_bytes) * gallery.dimension + 4.0 * gallery.attributes + 80.0
+    return gallery.faces * row
+
+
 def moved_bytes(gallery: Gallery, tables: dict[str, float], shuffles: dict[str, float]) -> dict[str, float]:
     """Give what each stage reads, writes to a shuffle, reads back from it, and writes to tables."""
-    source = gallery.faces * (
-        float(gallery.value_bytes) * gallery.dimension + 4.0 * gallery.attributes + 80.0
-    )
     own = {
-        "ingest": 2 * source + tables["vectors"] + tables["faces"],
+        "ingest": 2 * source_bytes(gallery) + tables["vectors"] + tables["faces"],
         "thresholds": tables["vectors"],
         "cells": tables["vectors"],
         "neighbours": tables["vectors"] + tables["neighbours"],

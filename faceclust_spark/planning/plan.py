@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from faceclust_spark.config import Config
-from faceclust_spark.driver_limit import Place, most_faces
+from faceclust_spark.driver_limit import Place, may_be_sent, most_faces
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.cells import cell_count
 from faceclust_spark.planning.choices import (
@@ -26,6 +26,7 @@ from faceclust_spark.planning.laws import (
     count_work,
     moved_bytes,
     shuffle_bytes,
+    source_bytes,
     table_bytes,
     task_memory,
 )
@@ -33,7 +34,13 @@ from faceclust_spark.planning.measured import Measured, measure
 from faceclust_spark.planning.rates import Rates
 from faceclust_spark.planning.routing import gallery_visits
 from faceclust_spark.planning.sample import GallerySample
-from faceclust_spark.planning.timing import IN_DRIVER, OVERHEADS, kernel_seconds, stage_seconds
+from faceclust_spark.planning.timing import (
+    CHECKED_IN_DRIVER,
+    IN_DRIVER,
+    OVERHEADS,
+    kernel_seconds,
+    stage_seconds,
+)
 from faceclust_spark.stages.neighbours import shard_count
 
 if TYPE_CHECKING:
@@ -131,12 +138,15 @@ def predict(gallery: Gallery, measured: Measured, sample: GallerySample, cores: 
     one_machine = cores <= (os.cpu_count() or 1) and (config.spark.master or "local").startswith("local")
     driver_faces = most_faces(config.spark, gallery.dimension, Place(one_machine))
     in_driver = gallery.faces <= driver_faces
+    checked_there = in_driver and may_be_sent(int(source_bytes(gallery)), Place(one_machine))
     shuffles = shuffle_bytes(gallery, counts, structure, cluster.partitions)
     if in_driver:
-        shuffles = {stage: sent if stage == "ingest" else 0.0 for stage, sent in shuffles.items()}
+        by_tasks = () if checked_there else ("ingest",)
+        shuffles = {stage: sent if stage in by_tasks else 0.0 for stage, sent in shuffles.items()}
     kernels = kernel_seconds(measured.rates, gallery, counts, config)
     moved = moved_bytes(gallery, tables, shuffles)
-    seconds = stage_seconds(kernels, moved, cores, IN_DRIVER if in_driver else OVERHEADS)
+    overheads = CHECKED_IN_DRIVER if checked_there else IN_DRIVER if in_driver else OVERHEADS
+    seconds = stage_seconds(kernels, moved, cores, overheads)
     held = task_memory(gallery, counts, config)
     return Plan(
         faces=gallery.faces,

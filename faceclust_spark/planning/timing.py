@@ -40,6 +40,8 @@ IN_DRIVER = {
     "confidences": Overhead(2.1, 0.01),
     "clusters": Overhead(2.3, 0.08),
 }
+# And where the driver also checks the source, driver_ingest: then thresholds need not read the vectors.
+CHECKED_IN_DRIVER = IN_DRIVER | {"ingest": Overhead(6.0, 0.04), "thresholds": Overhead(1.4, 0.0)}
 MIB = float(1 << 20)
 _DRIVER_CORES = 4.0  # that train the cells of shards side by side: drivers are no larger
 

@@ -62,8 +62,9 @@ def test_a_gallery_in_the_driver_has_the_same_tables(spark, drawn, by_tasks, tmp
     source = write_gallery(drawn, tmp_path / "gallery.parquet")
     summary = faceclust_spark.run(spark, source, str(tmp_path / "tables"), CONFIG)
     store = TableStore(spark, summary.tables)
+    merged = [schemas.FACES, schemas.VECTORS, schemas.ATTRIBUTE_STATISTICS]
     replaced = [table for stage in STAGES for table in stage.replaces if stage.name != "similarities"]
-    for table in replaced:
+    for table in (*merged, *replaced):
         rows = _rows(store, table)
         assert rows == _rows(by_tasks, table), table.name
         assert rows, table.name

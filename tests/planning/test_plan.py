@@ -79,14 +79,22 @@ def test_what_is_there_is_planned_as_it_is(sample):
     assert "max_forest_edges" not in {choice.key for choice in plan.choices}
 
 
-def test_a_gallery_that_the_driver_clusters_shuffles_nothing_after_ingest(sample):
-    small, limit = (Config(spark=SparkConfig(driver_faces=faces)) for faces in (900, 899))
-    own, by_tasks = (make_plan(sample, load_model("default"), c, None, 2, 4.0 * GIB) for c in (small, limit))
-    assert [stage.stage for stage in own.stages if stage.shuffle_bytes] == ["ingest"]
-    assert all(stage.shuffle_bytes for stage in by_tasks.stages if stage.stage != "cells")
+def test_a_gallery_that_the_driver_clusters_shuffles_in_ingest_at_most(sample, monkeypatch):
+    def shuffling(faces):
+        config = Config(spark=SparkConfig(driver_faces=faces))
+        plan = make_plan(sample, load_model("default"), config, None, 2, 4.0 * GIB)
+        return plan, [stage.stage for stage in plan.stages if stage.shuffle_bytes]
+
+    (own, nothing), (by_tasks, all_but_cells) = shuffling(900), shuffling(899)
+    assert nothing == []
+    assert all_but_cells == [stage for stage in STAGES if stage != "cells"]
     assert own.seconds < by_tasks.seconds
     assert "driver_faces = 900" in describe_plan(own)
     assert "driver_faces" not in describe_plan(by_tasks)
+    monkeypatch.setattr("faceclust_spark.planning.plan.may_be_sent", lambda size, place: size < 900)
+    checked_by_tasks, ingest = shuffling(900)
+    assert ingest == ["ingest"]
+    assert own.seconds < checked_by_tasks.seconds < by_tasks.seconds
 
 
 def test_a_session_that_says_its_partitions_keeps_them(sample):
