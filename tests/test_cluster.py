@@ -21,17 +21,18 @@ import pyspark
 import pytest
 from commands import BIN, ROOT, process
 from deltalake import DeltaTable
-from divided import BY_TASKS
+from divided import BY_TASKS, DIVIDED
 
 from faceclust_spark import pipeline, verbs
 from faceclust_spark.config import load_config
 from faceclust_spark.session import local_settings
 
-FACES = 600
+FACES = 400
 SUBMIT = re.search(r"^spark-submit (?:.*\\\n)*.*$", (ROOT / "docs/cluster.md").read_text(), re.MULTILINE)[0]
 MASTER, WORKER = (f"org.apache.spark.deploy.{name}" for name in ("master.Master", "worker.Worker"))
 CONNECT = "org.apache.spark.sql.connect.service.SparkConnectServer"
-TASKS = ("--set", BY_TASKS)
+# By Spark's tasks, however small the gallery, with the settings that divide its work most.
+TASKS = [part for setting in (*DIVIDED, BY_TASKS) for part in ("--set", setting)]
 HOME = {"SPARK_HOME": str(Path(pyspark.__file__).parent), "PYSPARK_PYTHON": sys.executable}
 # Four JVMs on two cores: what they run once is not worth the second compiler.
 ONCE = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
@@ -108,7 +109,7 @@ def master(tmp_path_factory):
 def gallery(shared_session, tmp_path_factory):
     """A source, and its clusters by a local session."""
     folder = tmp_path_factory.mktemp("gallery")
-    config = load_config(None, [f"synth.faces={FACES}", "synth.seed=5"])  # in the driver
+    config = load_config(None, [f"synth.faces={FACES}", "synth.seed=5", *DIVIDED])  # in the driver
     verbs.synthesise(shared_session, str(folder / "gallery.parquet"), config)
     pipeline.run(shared_session, str(folder / "gallery.parquet"), str(folder / "local"), config)
     return folder, clusters(folder / "local")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from heapq import heapify, heappop, heappush
+
 import numba
 import numpy as np
+from numba import types
+from numba.typed import Dict
 from numpy.typing import NDArray
 
 from faceclust_spark.kernels.forest import component_keys
@@ -39,7 +43,7 @@ def contract(
         places = np.cumsum(inside) - 1
         kept, never = inside[first] & inside[second], inside[apart[0]] & inside[apart[1]]
         labels[members] = members[
-            _contract_rounds(
+            _contract_large(
                 len(members),
                 places[first[kept]],
                 places[second[kept]],
@@ -51,7 +55,7 @@ def contract(
     return labels
 
 
-def _contract_rounds(
+def _contract_large(
     count: int,
     first: NDArray[np.int64],
     second: NDArray[np.int64],
@@ -59,34 +63,92 @@ def _contract_rounds(
     apart_first: NDArray[np.int64],
     apart_second: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Contract a component too large for a matrix: in each round all pairs that are each other's best.
+    """Contract a component too large for a matrix, with the same clusters: links in lists and a heap."""
+    one, other = np.concatenate([first, apart_first]), np.concatenate([second, apart_second])
+    sides = np.minimum(one, other) * count + np.maximum(one, other)
+    code, inverse = np.unique(sides, return_inverse=True)
+    sums = np.zeros(len(code), np.int64)
+    np.add.at(sums, inverse, np.concatenate([weight, np.full(len(apart_first), _APART)]))
+    labels: NDArray[np.int64] = _contract_lists(count, code // count, code % count, sums)
+    return labels
 
-    The strongest pair of all is always among them, so rounds end; about log(n) of them do.
+
+@numba.njit(cache=True, nogil=True)
+def _contract_lists(count, one, other, sums):  # type: ignore[no-untyped-def]
+    """Contract links of distinct pairs; overwrites them. A link of sum 0 is none.
+
+    Each cluster has a list of its links. Of two that merge the shorter list is walked, so that a link is
+    moved log(links) times at most. An entry of the heap holds while its link has this sum and these names.
     """
-    first, second = np.concatenate([first, apart_first]), np.concatenate([second, apart_second])
-    weight = np.concatenate([weight, np.full(len(apart_first), _APART)])
-    labels = np.arange(count)
-    while True:
-        a, b = labels[first], labels[second]
-        differ = a != b
-        low, high = np.minimum(a, b)[differ], np.maximum(a, b)[differ]
-        code, inverse = np.unique(low * count + high, return_inverse=True)
-        sums = np.zeros(len(code), np.int64)
-        np.add.at(sums, inverse, weight[differ])
-        first, second, weight = code // count, code % count, sums  # merged links need no repetition
-        one = np.concatenate([first[sums > 0], second[sums > 0]])
-        other = np.concatenate([second[sums > 0], first[sums > 0]])
-        strength = np.concatenate([sums[sums > 0], sums[sums > 0]])
-        if not len(one):
-            return labels
-        order = np.lexsort((other, -strength, one))
-        clusters, starts = np.unique(one[order], return_index=True)
-        best = np.full(count, -1)
-        best[clusters] = other[order][starts]
-        merged = clusters[(best[best[clusters]] == clusters) & (clusters < best[clusters])]
-        target = np.arange(count)
-        target[best[merged]] = merged
-        labels = target[labels]
+    links, name, into = (one, other, sums), np.arange(count), np.arange(count)  # named by the smallest row
+    place = Dict.empty(types.int64, types.int64)  # of the link of two clusters
+    lists = np.full(2 * len(sums), -1), np.full(count, -1), np.zeros(count, np.int64)
+    heap = [(np.int64(0), np.int64(0), np.int64(0), np.int64(0)) for _ in range(0)]
+    for at in range(len(sums)):
+        place[one[at] * count + other[at]] = at
+        _put_first(2 * at, one[at], lists)
+        _put_first(2 * at + 1, other[at], lists)
+        if sums[at] > 0:
+            heap.append((-sums[at], one[at], other[at], np.int64(at)))
+    heapify(heap)
+    while heap:
+        cost, low, high, link = heappop(heap)
+        a, b = one[link], other[link]
+        names = min(name[a], name[b]), max(name[a], name[b])
+        if -cost != sums[link] or names != (low, high):
+            continue
+        if lists[2][a] < lists[2][b]:
+            a, b = b, a
+        renamed = name[b] < name[a]
+        into[b], name[a], sums[link] = a, low, 0
+        _move_links(a, b, links, place, lists, heap, name)
+        if renamed:
+            end = lists[1][a]
+            while end >= 0:
+                _push(end // 2, links, heap, name)
+                end = lists[0][end]
+    for row in range(count):
+        while into[into[row]] != into[row]:
+            into[row] = into[into[row]]
+    return name[into]
+
+
+@numba.njit(cache=True, nogil=True)
+def _move_links(a, b, links, place, lists, heap, name):  # type: ignore[no-untyped-def]
+    """Make the links of b those of a, added to what a has to the same clusters."""
+    one, other, sums = links
+    count = len(name)
+    end = lists[1][b]
+    while end >= 0:
+        then, link = lists[0][end], end // 2
+        if sums[link] != 0:
+            x = other[link] if one[link] == b else one[link]
+            pair = min(a, x) * count + max(a, x)
+            if pair in place:
+                kept = place[pair]
+                sums[kept] += sums[link]
+                sums[link] = 0
+            else:
+                kept = place[pair] = link
+                one[link], other[link] = a, x
+                _put_first(end, a, lists)
+            _push(kept, links, heap, name)
+        end = then
+
+
+@numba.njit(cache=True, nogil=True)
+def _put_first(end, cluster, lists):  # type: ignore[no-untyped-def]
+    following, head, length = lists
+    following[end], head[cluster] = head[cluster], end
+    length[cluster] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _push(link, links, heap, name):  # type: ignore[no-untyped-def]
+    one, other, sums = links
+    if sums[link] > 0:
+        a, b = name[one[link]], name[other[link]]
+        heappush(heap, (-sums[link], min(a, b), max(a, b), np.int64(link)))
 
 
 @numba.njit(cache=True, nogil=True)
