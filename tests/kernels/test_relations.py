@@ -182,6 +182,7 @@ def test_in_a_very_large_group_members_are_compared_with_those_around_them(monke
 
 def test_a_very_large_group_of_copies_is_compared_as_a_whole(monkeypatch):
     monkeypatch.setattr(nearest_kernel, "EXACT_UP_TO", 199)
+    monkeypatch.setattr(nearest_kernel, "_CELL", 50)
     vectors = np.repeat(quantise(normalise(np.random.default_rng(0).normal(size=(1, 32)))), 200, 0)
     found = nearest_members(vectors, SCALE)
     others = [[row for row in range(65) if row != own][:64] for own in range(200)]
