@@ -152,43 +152,6 @@ def test_nearest_members_do_not_depend_on_blocks(monkeypatch, limit, size):
         np.testing.assert_array_equal(one, other)
 
 
-def test_in_a_very_large_group_members_are_compared_with_those_around_them(monkeypatch):
-    generator = np.random.default_rng(2)
-    centres = generator.normal(size=(40, 32))
-    vectors = quantise(normalise(np.repeat(centres, 60, 0) + 0.4 * generator.normal(size=(2400, 32))))
-    exact = nearest_members(vectors, SCALE)
-    monkeypatch.setattr(nearest_kernel, "EXACT_UP_TO", 2399)
-    monkeypatch.setattr(nearest_kernel, "_CELL", 50)
-    seen = []
-    take = nearest_kernel._take_nearest
-    monkeypatch.setattr(
-        nearest_kernel, "_take_nearest", lambda dots, *rest: seen.append(dots.shape[1]) or take(dots, *rest)
-    )
-    for least in (300, 65):
-        monkeypatch.setattr(nearest_kernel, "LEAST_SEEN", least)
-        seen.clear()
-        found = nearest_members(vectors, SCALE)
-        assert least <= min(seen) <= max(seen) < 1200
-        assert found.rows.shape == exact.rows.shape
-        s = standardise(cosine_matrix(vectors, vectors), SCALE)
-        np.testing.assert_array_equal(found.similarity, np.take_along_axis(s, found.rows.astype(np.int64), 1))
-        assert (np.diff(found.similarity, axis=1) <= 0).all()
-        lists = [set(own) for own in found.rows.tolist()]
-        assert all(len(own) == 64 and row not in own for row, own in enumerate(lists))
-        pairs = zip(found.rows[:, :20].tolist(), exact.rows[:, :20].tolist(), strict=True)
-        shared = np.mean([len(set(own) & set(other)) / 20 for own, other in pairs])
-        assert shared > (0.95 if least == 300 else 0.6)
-
-
-def test_a_very_large_group_of_copies_is_compared_as_a_whole(monkeypatch):
-    monkeypatch.setattr(nearest_kernel, "EXACT_UP_TO", 199)
-    monkeypatch.setattr(nearest_kernel, "_CELL", 50)
-    vectors = np.repeat(quantise(normalise(np.random.default_rng(0).normal(size=(1, 32)))), 200, 0)
-    found = nearest_members(vectors, SCALE)
-    others = [[row for row in range(65) if row != own][:64] for own in range(200)]
-    assert found.rows.tolist() == others
-
-
 @pytest.mark.parametrize("size", [*SIZES, 320])
 def test_node_inputs_equal_the_reference(size):
     vectors, _ = random_group(size, seed=size)
