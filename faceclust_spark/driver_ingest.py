@@ -1,8 +1,8 @@
 """Ingest of a gallery's first batch, where the driver's process holds it and nothing is wrong with it.
 
-Spark then reads the source once and writes the tables, and the rows are checked here, by the functions that
-its tasks call. A batch with a row to be refused, a batch that meets faces which are stored, and one that is
-too large are left to the tasks.
+After a look at its first rows and their number, Spark reads the source once and writes the tables; the rows
+are checked here, by the functions that its tasks call. A batch with a row to be refused, one that meets faces
+which are stored, and one that is too large are left to the tasks.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from faceclust_spark.stages.attribute_statistics import statistics_rows
 from faceclust_spark.stages.ingest import Ingested, all_new
 from faceclust_spark.stages.output import arrow_output, frame_of
 from faceclust_spark.stages.row_checks import check_batch
+from faceclust_spark.stages.sources import count_rows
 from faceclust_spark.stages.vectors import prepare_batch
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
@@ -74,11 +75,11 @@ def ingested_here(run: Run, source: DataFrame) -> Ingested | None:
 def _fits(run: Run, source: DataFrame) -> bool:
     """Tell whether the source's rows are few enough, and may be sent to the driver at once."""
     first = source.limit(_PEEKED).toArrow()
-    if not first.num_rows:
-        return False
-    faces = first.num_rows if first.num_rows < _PEEKED else source.count()
-    place = place_of(run.spark)
-    width = pc.max(pc.list_value_length(first[c.EMBEDDING])).as_py() or 0
+    widths = pc.unique(pc.list_value_length(first[c.EMBEDDING])).to_pylist()
+    if len(widths) != 1 or not widths[0]:
+        return False  # no row, or some at fault, which tell nothing of the others' size
+    faces = first.num_rows if first.num_rows < _PEEKED else count_rows(run.source, source)
+    place, width = place_of(run.spark), widths[0]
     bytes_of_all = first.nbytes * faces // first.num_rows
     return faces <= most_faces(run.config.spark, width, place) and may_be_sent(bytes_of_all, place)
 

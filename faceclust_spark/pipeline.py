@@ -141,7 +141,7 @@ class _Standing:
             return False
         read = self._ledger.inputs(stage.name)
         found = [self._of(table) for table in stage.reads]
-        versions = [written and written.version for written in found]
+        versions = [written.version if written else -1 for written in found]
         own = [self._of(table) for table in stage.replaces]
         return versions == [read.get(table.name) for table in stage.reads] and all(
             written and written.run_id == self._run.run_id for written in own
@@ -149,7 +149,7 @@ class _Standing:
 
     def forget(self, stage: Stage) -> None:
         """Ask again for the tables of a stage that is about to be done."""
-        for table in stage.replaces:
+        for table in stage.replaces or schemas.ALL_TABLES:
             self._written.pop(table.name, None)
 
     def _of(self, table: Table) -> Written | None:

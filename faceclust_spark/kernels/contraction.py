@@ -78,7 +78,9 @@ def _contract_lists(count, one, other, sums):  # type: ignore[no-untyped-def]
     """Contract links of distinct pairs; overwrites them. A link of sum 0 is none.
 
     Each cluster has a list of its links. Of two that merge the shorter list is walked, so that a link is
-    moved log(links) times at most. An entry of the heap holds while its link has this sum and these names.
+    moved log(links) times or so; a whole list is gone through where the smallest row of its cluster changes,
+    which is rare, for rows stand by hashes. An entry of the heap holds while its link has this sum and these
+    names.
     """
     links, name, into = (one, other, sums), np.arange(count), np.arange(count)  # named by the smallest row
     place = Dict.empty(types.int64, types.int64)  # of the link of two clusters
@@ -123,6 +125,7 @@ def _move_links(a, b, links, place, lists, heap, name):  # type: ignore[no-untyp
         then, link = lists[0][end], end // 2
         if sums[link] != 0:
             x = other[link] if one[link] == b else one[link]
+            del place[min(b, x) * count + max(b, x)]  # so that there are no more than links
             pair = min(a, x) * count + max(a, x)
             if pair in place:
                 kept = place[pair]

@@ -57,6 +57,11 @@ def read_numpy_folder(spark: SparkSession, folder: Path, config: IngestConfig) -
     return rows.mapInArrow(_slice_reader(gallery), _schema(gallery))
 
 
+def numpy_rows(folder: Path) -> int:
+    """Give the number of rows of a folder of numpy files. Raises DataError as `read_numpy_folder`."""
+    return len(_open_array(folder / EMBEDDINGS_FILE))
+
+
 def _open_gallery(folder: Path, config: IngestConfig) -> NumpyGallery:
     columns = config.columns
     embeddings = _open_array(folder / EMBEDDINGS_FILE)

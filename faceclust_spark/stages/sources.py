@@ -29,7 +29,7 @@ from pyspark.sql.types import (
 )
 
 from faceclust_spark.errors import DataError
-from faceclust_spark.stages.numpy_source import EMBEDDINGS_FILE, read_numpy_folder
+from faceclust_spark.stages.numpy_source import EMBEDDINGS_FILE, numpy_rows, read_numpy_folder
 from faceclust_spark.tables import columns as c
 
 if TYPE_CHECKING:
@@ -54,6 +54,14 @@ def read_source(spark: SparkSession, source: str, config: IngestConfig) -> DataF
     """
     raw = _read_raw(spark, source, config)
     return _standard_columns(raw, source, config)
+
+
+def count_rows(source: str, rows: DataFrame) -> int:
+    """Count the rows that a source gave; those of numpy files without reading them."""
+    local = _local(source)
+    if (local / EMBEDDINGS_FILE).exists():
+        return numpy_rows(local)
+    return rows.count()
 
 
 def _read_raw(spark: SparkSession, source: str, config: IngestConfig) -> DataFrame:

@@ -81,8 +81,9 @@ class TableStore:
                 f"there is no table `{table.name}` in {self.base}: run `faceclust run` with these tables "
                 "first, or correct --tables"
             )
+        version = version if run_id is None else self._version_of(table, run_id)
         try:
-            return self._load(table.name, version if run_id is None else self._version_of(table, run_id))
+            return self._load(table.name, version)
         except AnalysisException as error:
             if error.getCondition() != "DELTA_VERSION_NOT_FOUND":
                 raise

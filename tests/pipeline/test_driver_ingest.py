@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 import faceclust_spark
-from faceclust_spark import steps
+from faceclust_spark import driver_ingest, steps
 from faceclust_spark.config import load_config
 from faceclust_spark.driver_ingest import ingested_here
 from faceclust_spark.errors import DataError
 from faceclust_spark.held import Held
 from faceclust_spark.run_state import Run
 from faceclust_spark.stages.ingest import Gallery, ingested
+from faceclust_spark.stages.sources import count_rows, read_source
 from faceclust_spark.tables import schemas
 
 SOURCE = (
@@ -50,6 +51,7 @@ GOOD = {
 BAD = {
     "no row": [],
     "no id": [row(0), row(1, image_id="")],
+    "no face in the first rows": [*(row(n, embedding=[]) for n in range(25)), *map(row, range(25, 40))],
     "a face of zeros": [row(0), row(1, embedding=[0.0] * 6)],
     "not finite": [row(0), row(1, embedding=[NAN] * 6)],
     "another width": [row(0), row(1, embedding=[1.0, 2.0])],
@@ -75,7 +77,8 @@ def content(rows):
 
 @pytest.mark.parametrize("number", ["float", "double"])
 @pytest.mark.parametrize("name", GOOD)
-def test_a_batch_without_faults_gives_the_rows_of_the_tasks(spark, store, scratch, name, number):
+def test_a_batch_without_faults_gives_the_rows_of_the_tasks(spark, store, scratch, monkeypatch, name, number):
+    monkeypatch.setattr(driver_ingest, "_AT_ONCE", 7)
     source, materialise = frame(spark, GOOD[name], number), scratch[0]
     run = run_of(spark, store, "ingest.statistics_sample=25")
     here = ingested_here(run, source)
@@ -109,6 +112,16 @@ def test_stored_faces_too_many_and_settings_leave_a_batch_to_the_tasks(spark, st
     assert ingested_here(run_of(spark, store, "spark.driver_faces=30"), source) is not None
     store.merge(schemas.FACES, ingested_here(run_of(spark, store), source).faces, "other")
     assert ingested_here(run_of(spark, store), source) is None
+
+
+def test_numpy_files_are_counted_without_reading_them(spark, store, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    np.save(tmp_path / "embeddings.npy", rows)
+    (tmp_path / "ids.txt").write_text("".join(f"image-{row}\n" for row in range(50)))
+    run = Run(spark, store, None, load_config(), "one", str(tmp_path))
+    source = read_source(spark, run.source, run.config.ingest)
+    assert count_rows(run.source, source) == source.count() == 50
+    assert ingested_here(run, source).counts.new == 50
 
 
 def test_names_that_do_not_fit_the_attributes_are_told(spark, store):
