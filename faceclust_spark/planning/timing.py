@@ -20,8 +20,8 @@ class Overhead(NamedTuple):
 
 
 # From runs of 2,000 and 200,000 x 256 faces on 2 slow cores with Spark 4.1: the seconds of small work, and
-# what the run took beyond those and the kernels. tests/benchmarks/plan.py --calibrate prints what its runs would
-# have needed: these with `--set spark.driver_faces=0`.
+# what the run took beyond those and the kernels. tests/benchmarks/plan.py --calibrate prints what its runs
+# would have needed: these with `--set spark.driver_faces=0`.
 OVERHEADS = {
     "ingest": Overhead(18.0, 0.06),
     "thresholds": Overhead(3.5, 0.007),
