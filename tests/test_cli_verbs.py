@@ -13,6 +13,8 @@ import yaml
 from commands import command
 from deltalake import DeltaTable
 
+from faceclust_spark.pipeline import STAGES
+
 FACES = 240
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d \S.*")
 
@@ -183,8 +185,10 @@ def test_an_interrupted_run_ends_with_130_and_gives_its_lease_back(place, spark,
     (lease,) = rows_of(tmp_path, "lease")
     assert lease["expires_at"] <= datetime.datetime.now(datetime.UTC)
     entries = {row["stage"]: row["status"] for row in rows_of(tmp_path, "runs")}
-    assert entries.pop("ingest") == "finished"
-    assert entries in ({}, {"thresholds": "failed"})  # the next stage may have begun
+    begun = [stage.name for stage in STAGES if stage.name in entries]
+    assert begun[0] == "ingest" and entries["ingest"] == "finished" and "clusters" not in begun
+    # The ledger is written while the next stage begins, which may be short: the last one may have failed.
+    assert [entries[stage] for stage in begun[1:-1]] == ["finished"] * (len(begun) - 2)
 
 
 def test_a_model_is_trained_and_tells_how_to_use_it(place, spark, tmp_path):
