@@ -85,7 +85,7 @@ def _fits(run: Run, source: DataFrame) -> bool:
 
 
 def _checked(rows: pa.Table) -> pa.Table:
-    """Give rows of `stages.row_checks.checked_rows`; no row is lost where Arrow keeps none."""
+    """Give rows of `stages.row_checks.checked_rows`; a source without rows stays as it is."""
     batches = rows.to_batches(max_chunksize=_AT_ONCE)
     return pa.Table.from_batches(map_parts(check_batch, batches)) if batches else rows
 

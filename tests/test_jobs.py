@@ -8,7 +8,7 @@ import sys
 import pytest
 from commands import ROOT, process
 from deltalake import DeltaTable
-from divided import DIVIDED
+from divided import BY_TASKS, DIVIDED
 
 import faceclust_spark
 from faceclust_spark.config import SynthConfig, load_config
@@ -42,10 +42,13 @@ def submit(line, cwd, *further):
 
 @pytest.fixture(scope="module")
 def submitted(tmp_path_factory):
-    """A folder that three jobs have worked in, one after the other on one core, and what they printed."""
+    """A folder that three jobs have worked in, one after the other on one core, and what they printed.
+
+    The run is by Spark's tasks, however small the gallery, with the settings that divide its work most.
+    """
     folder = tmp_path_factory.mktemp("jobs")
     other = README_LINE.partition("jobs/")[0]
-    settings = [part for setting in DIVIDED for part in ("--set", setting)]
+    settings = [part for setting in (*DIVIDED, BY_TASKS) for part in ("--set", setting)]
     answers = (
         submit(f"{other} jobs/synth.py --output gallery.parquet --faces {FACES} --seed 1", folder),
         submit(README_LINE, folder, *settings),

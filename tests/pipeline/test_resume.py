@@ -66,7 +66,7 @@ def ends_of_run() -> list[str]:
 # By Spark's tasks only where something else lies about when the run ends: scratch tables.
 @pytest.mark.parametrize(
     ("driver_faces", "ends"),
-    [(1_000, ends_of_run()), (0, ["after vectors", "after forest", "after rounds"])],
+    [(1_000, ends_of_run()), (0, ["after vectors", "after forest", "after confidences", "after rounds"])],
 )
 def test_a_run_killed_at_every_write_ends_with_the_same_tables(
     spark, source, uncut, tmp_path, monkeypatch, driver_faces, ends
