@@ -45,12 +45,13 @@ class Lease:
         self._spark, self._store, self._run_id, self._seconds = spark, store, run_id, seconds
         self._token = secrets.token_hex(8)
         self._renewed = 0.0  # on the monotonic clock
+        self._version = 0  # of the table, when it last was this process's
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name="faceclust-lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        since = time.monotonic()
-        if not self._store.exists(LEASE) and self._store.create(LEASE, self._row(), self._run_id):
+        since, row = time.monotonic(), self._row(self._seconds)
+        if not self._store.exists(LEASE) and self._store.create(LEASE, row, self._run_id):
             self._renewed = since  # the table was made with this row: nobody else can have it
         else:
             self._take()
@@ -66,7 +67,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
         try:
-            self._update(f"{c.EXPIRES_AT} = current_timestamp()", self._is_own())
+            self._give_back()
         except Exception as fault:  # the run's own outcome counts; the lease expires by itself
             log.warning("the lease was not given back and expires in %.0f s: %s", self._seconds, fault)
 
@@ -74,6 +75,17 @@ class Lease:
         """Raise LeaseHeldError where another run, or another process of this one, has taken over."""
         if time.monotonic() - self._renewed > self._seconds / 2:
             self._renew()
+
+    def _give_back(self) -> None:
+        """Let the lease expire now.
+
+        By a plain write, which takes a session seconds less than its first UPDATE, where nobody has written
+        since this process did. Delta refuses it if somebody does meanwhile.
+        """
+        if self._store.version(LEASE) == self._version:
+            self._store.replace(LEASE, self._row(0.0), self._run_id)
+        else:
+            self._update(f"{c.EXPIRES_AT} = current_timestamp()", self._is_own())
 
     def _keep(self) -> None:
         while not self._ended.wait(self._seconds / _RENEWALS):
@@ -88,7 +100,7 @@ class Lease:
     def _renew(self) -> None:
         with self._lock:
             self._update(f"{c.EXPIRES_AT} = {self._end()}", self._is_own())
-            self._require_own(self._read())
+            self._require_own()
 
     def _take(self) -> None:
         """Take the row where its lease has expired, or is an earlier process's of the same run."""
@@ -103,7 +115,7 @@ class Lease:
             ", ".join(f"{name} = {value}" for name, value in assignments.items()),
             f"{c.EXPIRES_AT} <= current_timestamp() OR {c.RUN_ID} = {_literal(self._run_id)}",
         )
-        self._require_own(self._read())
+        self._require_own()
 
     def _update(self, assignments: str, condition: str) -> None:
         """Change the row where the condition holds; a lost race changes nothing."""
@@ -121,24 +133,24 @@ class Lease:
         """Give when a lease ends that is renewed now."""
         return f"current_timestamp() + make_dt_interval(0, 0, 0, CAST({self._seconds} AS DECIMAL(18, 6)))"
 
-    def _row(self) -> DataFrame:
+    def _row(self, seconds: float) -> DataFrame:
         """Give the row of a lease that starts now."""
         now = F.current_timestamp()
-        seconds = F.lit(self._seconds).cast("decimal(18,6)")
         return self._spark.range(1).select(
             F.lit(self._token).alias(c.TOKEN),
             F.lit(_process()).alias(c.HOLDER),
             now.alias(c.SINCE),
-            (now + F.make_dt_interval(secs=seconds)).alias(c.EXPIRES_AT),
+            (now + F.make_dt_interval(secs=F.lit(seconds).cast("decimal(18,6)"))).alias(c.EXPIRES_AT),
         )
 
     def _read(self) -> dict[str, Any]:
         row: dict[str, Any] = self._store.read(LEASE).toArrow().to_pylist()[0]
         return row
 
-    def _require_own(self, row: dict[str, Any]) -> None:
+    def _require_own(self) -> None:
+        version, row = self._store.version(LEASE), self._read()  # in this order: a later writer is seen
         if row[c.TOKEN] == self._token:
-            self._renewed = time.monotonic()
+            self._renewed, self._version = time.monotonic(), version
             return
         since, expires = (f"{row[name]:%Y-%m-%d %H:%M:%S} UTC" for name in (c.SINCE, c.EXPIRES_AT))
         raise LeaseHeldError(
