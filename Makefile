@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (about 5 GB; a few minutes on a slow network) ..."
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	@$(BIN)/python -m faceclust_spark.session
+	@$(BIN)/python -m faceclust_spark.prepare
 	@touch $@
 
 # One benchmark: make bench-growth ARGS='--faces 50000,100000'. Tables on stderr, one JSON object on stdout.

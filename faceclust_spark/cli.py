@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FEW = 50_000  # faces that are drawn in a minute
+
 
 def _command(*options: Option) -> Callable[[Command], click.Command]:
     """Make a verb with the options that all verbs share, logging set up and the config loaded."""
@@ -101,7 +103,8 @@ def run(config: Config, run_id: str | None, fresh: bool, yes: bool, as_json: boo
     source, tables = _need(config, "source", "tables")
     if fresh and not yes:
         click.confirm(f"Delete all faceclust tables in {tables}?", abort=True, err=True)
-    summary = pipeline.run(_session(config), source, tables, config, run_id=run_id, fresh=fresh)
+    session = _session(config, source, tables)
+    summary = pipeline.run(session, source, tables, config, run_id=run_id, fresh=fresh)
     _answer(summary.to_dict(), report.describe_run(summary), as_json)
 
 
@@ -118,7 +121,7 @@ def ingest(config: Config, run_id: str | None, as_json: bool) -> None:
     from faceclust_spark import pipeline, report
 
     source, tables = _need(config, "source", "tables")
-    summary = pipeline.ingest(_session(config), source, tables, config, run_id=run_id)
+    summary = pipeline.ingest(_session(config, source, tables), source, tables, config, run_id=run_id)
     _answer(summary.to_dict(), report.describe_run(summary), as_json)
 
 
@@ -136,7 +139,7 @@ def plan(config: Config, output: Path | None, as_json: bool, **asked: Any) -> No
 
     (source,) = _need(config, "source")
     given = {name: value for name, value in asked.items() if value is not None}
-    found = verb.plan(_session(config), source, config, **given)
+    found = verb.plan(_session(config, source), source, config, **given)
     if output is not None:
         output.write_text(report.plan_file(found), encoding="utf-8")
     _answer(found.to_dict(), report.describe_plan(found), as_json)
@@ -156,7 +159,7 @@ def synth(config: Config, output: str, faces: int | None, seed: int | None, as_j
     from faceclust_spark import verbs
 
     config = _with_synth(config, faces, seed)
-    result = verbs.synthesise(_session(config), output, config)
+    result = verbs.synthesise(_session(config, faces=config.synth.faces), output, config)
     _answer(result, f"{result['faces']:,} faces written to {output}", as_json)
 
 
@@ -184,7 +187,7 @@ def train(config: Config, sources: Sequence[str], folder: Path, as_json: bool) -
     """
     from faceclust_spark import report, verbs
 
-    card = verbs.train_model(_session(config), sources, folder, config)
+    card = verbs.train_model(_session(config, *sources), sources, folder, config)
     _answer(card, report.describe_model(card, folder), as_json)
 
 
@@ -213,7 +216,7 @@ def evaluate(config: Config, labels: str | None, slices: Sequence[str], as_json:
     from faceclust_spark import report, verbs
 
     (tables,) = _need(config, "tables")
-    rows = verbs.evaluate(_session(config), tables, config, labels=labels, slices=tuple(slices))
+    rows = verbs.evaluate(_session(config, tables), tables, config, labels=labels, slices=tuple(slices))
     _answer({"evaluation": rows}, report.describe_evaluation(rows), as_json)
 
 
@@ -253,7 +256,7 @@ def demo(config: Config, faces: int | None, seed: int | None, folder: Path, as_j
     from faceclust_spark import report, verbs
 
     config = _with_synth(config, faces, seed)
-    result = verbs.demo(_session(config), folder, config)
+    result = verbs.demo(_session(config, faces=config.synth.faces), folder, config)
     _answer(result.to_dict(), report.describe_demo(result), as_json)
 
 
@@ -277,10 +280,12 @@ def _with_synth(config: Config, faces: int | None, seed: int | None) -> Config:
     return load_config(None, (), values)
 
 
-def _session(config: Config) -> Any:
+def _session(config: Config, *places: str | None, faces: int = 0) -> Any:
+    """Give a session, of a JVM for quick work where little is read and written: faces in places."""
+    from faceclust_spark.java import holds_little
     from faceclust_spark.session import get_session
 
-    return get_session(config.spark)
+    return get_session(config.spark, quick=faces <= _FEW and holds_little(*places))
 
 
 def _answer(result: dict[str, Any], text: str, as_json: bool) -> None:

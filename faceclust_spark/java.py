@@ -1,4 +1,7 @@
-"""The check of Java before Spark is started, whose own message would be a stack trace."""
+"""How Spark's JVM is started: on which Java, and how it compiles.
+
+Java is checked first, as Spark's own message would be a stack trace.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,11 @@ _JAVA_REMEDY = (
     "install Java 17 or 21 (Debian: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17; "
     "conda: conda install openjdk=17) and let JAVA_HOME point at it"
 )
+_ELSEWHERE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:|^\w+(\.\w+)+$")  # a URI, a table of a catalogue
+_LITTLE = 1 << 26  # bytes of files, in which the JVM has no loop that runs for long
+# Work of seconds ends before the second compiler has paid: a third of it is compiling. With the first alone
+# the default room for compiled code is a fifth, and swept all the time.
+_QUICK = ("-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m")
 
 
 def check_java() -> str:
@@ -37,3 +45,27 @@ def check_java() -> str:
             f"start: {_JAVA_REMEDY}"
         )
     return java
+
+
+def java_options(quick: bool, archive: Path | None) -> str:
+    """Give options for the JVM of a session: an archive of classes, and how it compiles.
+
+    quick: for work of a minute, which a JVM ends sooner that only compiles quickly.
+    """
+    # A JVM to which the archive does not belong goes without, and need not say so.
+    at_hand = (f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off")
+    return " ".join([*(at_hand if archive else ()), *(_QUICK if quick else ())])
+
+
+def holds_little(*places: str | None) -> bool:
+    """Tell whether sources and tables are at most 64 MB of files each, on this machine, or not there yet."""
+    for place in places:
+        path = Path(place or "")
+        if not path.exists() and _ELSEWHERE.search(place or ""):
+            return False
+        total = 0
+        for file in path.rglob("*") if path.is_dir() else [path] if path.exists() else []:
+            total += file.stat().st_size if file.is_file() else 0
+            if total > _LITTLE:
+                return False
+    return True

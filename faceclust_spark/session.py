@@ -3,8 +3,6 @@
 An existing session (a notebook's, Databricks', spark-submit's) is taken as it is. Otherwise Java is checked
 first, Delta's jars come from a configured folder or through delta-spark's pinned Maven coordinates, and
 what Spark and the resolver have to say goes to a log file instead of the user's screen.
-
-    python -m faceclust_spark.session     # resolves the jars once, so that the first run need not
 """
 
 from __future__ import annotations
@@ -30,7 +28,8 @@ from faceclust_spark.errors import (
     FaceclustError,
     InfrastructureError,
 )
-from faceclust_spark.java import check_java
+from faceclust_spark.java import check_java, java_options
+from faceclust_spark.prepared import prepared
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -53,8 +52,11 @@ _SETTINGS_LOCK = threading.RLock()  # a session's settings are those of all its 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def get_session(config: SparkConfig | None = None) -> SparkSession:
+def get_session(config: SparkConfig | None = None, *, quick: bool = False) -> SparkSession:
     """Give the Spark session of this process as it is, or build one with Delta Lake.
+
+    quick: for work of a minute or less, such as a gallery of some thousand faces: a JVM that is launched
+    compiles with its first compiler only, and so is at work sooner, and slower in what takes long.
 
     Raises JavaError, DeltaUnavailableError, or InfrastructureError where Spark does not start.
     """
@@ -70,7 +72,7 @@ def get_session(config: SparkConfig | None = None) -> SparkSession:
     elif remote and not remote.startswith("local"):
         session = _connect(remote, config)
     else:
-        session = _start(config, remote)
+        session = _start(config, remote, quick)
     require_delta(session)
     return session
 
@@ -122,7 +124,7 @@ def delta_jars(folder: str) -> str:
     if missing:
         raise ConfigError(
             f"spark.jars: {folder} holds {len(jars)} jars, none of them {' or '.join(missing)}; copy "
-            "there all that `python -m faceclust_spark.session` resolves, with network, into ~/.ivy2*/jars"
+            "there all that `python -m faceclust_spark.prepare` resolves, with network, into ~/.ivy2*/jars"
         )
     return ",".join(jars)
 
@@ -146,7 +148,7 @@ def local_settings(cores: int) -> dict[str, str]:
     }
 
 
-def _settings(config: SparkConfig) -> dict[str, str]:
+def _settings(config: SparkConfig, quick: bool) -> dict[str, str]:
     """Give all settings of a new session; the user's own come last and win."""
     settings = {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -154,6 +156,7 @@ def _settings(config: SparkConfig) -> dict[str, str]:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
         "spark.driver.memory": config.driver_memory,
+        "spark.driver.defaultJavaOptions": java_options(quick, None),
     }
     # One thread a Python worker: Spark already runs a worker a core.
     settings |= {f"spark.executorEnv.{name}": "1" for name in _THREAD_LIMITS}
@@ -163,6 +166,26 @@ def _settings(config: SparkConfig) -> dict[str, str]:
     if config.jars:
         settings["spark.jars"] = delta_jars(config.jars)
     return settings | _given_settings(config)
+
+
+def _prepared_settings(config: SparkConfig, remote: str | None, quick: bool) -> dict[str, str]:
+    """Give what spares a session on this machine to resolve Delta's jars and to load classes one by one.
+
+    Nothing where it has not been prepared, or the user says where classes come from.
+    """
+    local = (config.master or remote or "local").startswith("local")
+    own = any(name.startswith(("spark.jars", "spark.driver.extraClassPath")) for name in config.settings)
+    if not local or own or config.jars:
+        return {}
+    found = prepared()
+    jars = found.jar_list()
+    if not jars:
+        return {}
+    archive = found.archive if found.archive.exists() else None
+    return {
+        "spark.driver.extraClassPath": os.pathsep.join(jars),
+        "spark.driver.defaultJavaOptions": java_options(quick, archive),
+    }
 
 
 def _given_settings(config: SparkConfig) -> dict[str, str]:
@@ -193,16 +216,17 @@ def _submitted_session(config: SparkConfig) -> SparkSession:
     return builder.getOrCreate()
 
 
-def _start(config: SparkConfig, remote: str | None) -> SparkSession:
+def _start(config: SparkConfig, remote: str | None, quick: bool) -> SparkSession:
     """Launch a JVM and build the session in it; remote `local[...]` makes it a Spark Connect server."""
     from pyspark.sql import SparkSession
 
     check_java()
     builder = SparkSession.builder.appName(_NAME)
     builder = builder.remote(remote) if remote else builder.master(config.master or "local[*]")
-    for name, value in _settings(config).items():
+    ready = _prepared_settings(config, remote, quick)
+    for name, value in (_settings(config, quick) | ready).items():
         builder = builder.config(name, value)
-    if not config.jars and "spark.jars.packages" not in config.settings:
+    if not ready and not config.jars and "spark.jars.packages" not in config.settings:
         from delta import configure_spark_with_delta_pip
 
         builder = configure_spark_with_delta_pip(builder)
@@ -293,15 +317,3 @@ def _launch_error(messages: str, error: Exception) -> FaceclustError:
         return DeltaUnavailableError(f"Delta's jars could not be resolved: {_DELTA_REMEDY}")
     tail = "\n".join(messages.strip().splitlines()[-15:])
     return InfrastructureError(f"Spark did not start ({error}); its last messages:\n{tail}")
-
-
-def resolve_jars() -> None:
-    """Resolve Delta's jars, by starting and stopping a session once."""
-    get_session(SparkConfig(master="local[1]", driver_memory="1g")).stop()
-
-
-if __name__ == "__main__":
-    try:
-        resolve_jars()
-    except FaceclustError as error:
-        sys.exit(f"faceclust: {error}")

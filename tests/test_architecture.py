@@ -87,7 +87,7 @@ def _foundations() -> tuple[str, ...]:
 # Who may import whom: each layer those before it, and itself.
 LAYERS = (
     ("config", "errors", "log", "options"),
-    ("kernels", "java", "failures"),
+    ("kernels", "java", "prepared", "failures"),
     ("arrow", "local", "training", "explanation", "tables.columns", "tables.schemas"),
     ("pictures", "group_view"),
     ("group_pictures",),
@@ -100,7 +100,7 @@ LAYERS = (
     ("steps",),
     ("pipeline",),
     ("verbs",),
-    ("cli",),
+    ("cli", "prepare"),
 )
 
 

@@ -37,7 +37,8 @@ def run_pipelines(request: dict[str, Any]) -> dict[str, Any]:
     spark = get_session(
         SparkConfig(
             master=request["master"], driver_memory=request["driver_memory"], settings=request["settings"]
-        )
+        ),
+        quick=request["quick"],
     )
     session_seconds = time.perf_counter() - start
     runs = [run_pipeline(spark, source, tables, config) for source, tables in request["jobs"]]

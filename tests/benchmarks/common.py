@@ -150,11 +150,13 @@ def run_pipelines(
     arguments: argparse.Namespace,
     by_tasks: bool = False,
     pinned: bool = False,
+    quick: bool = False,
 ) -> Child:
     """Run source after source into its tables, in one fresh session on `local[cores]`.
 
     jobs: source and tables of each run. arguments: of `make_parser`. by_tasks: also where the driver would
-    cluster such a gallery by itself. pinned: on no more than `cores` processors.
+    cluster such a gallery by itself. pinned: on no more than `cores` processors. quick: as in
+    `get_session`.
     """
     with tempfile.TemporaryDirectory(prefix="faceclust-events-") as events:
         request = {
@@ -165,6 +167,7 @@ def run_pipelines(
             "overrides": [*(["spark.driver_faces=0"] if by_tasks else []), *arguments.overrides],
             "jobs": [list(job) for job in jobs],
             "processors": cores if pinned else None,
+            "quick": quick,
         }
         told, memory = run_child(request)
         (log,) = Path(events).iterdir()

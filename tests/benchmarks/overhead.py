@@ -7,8 +7,8 @@ In process: `faceclust_spark.cluster`, arrays loaded before, all cores, after --
 what is compiled. Pipeline: from the Parquet source to `clusters` in Delta, without the start of the session;
 `cold` is the first run of a session, `warm` comes after a run of --small faces. All must give the same
 clusters, or the benchmark fails. `ratio_to_in_process` is warm over in process, at the top level the worst of
-all sizes; `small_seconds` is the run of --small faces in its fresh session. The last line on stdout is one
-JSON object.
+all sizes; `small_seconds` is a run of --small faces as the first of a session such as `faceclust run` starts
+for so few. The last line on stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def measure(faces: int, arguments: argparse.Namespace) -> dict[str, Any]:
         warm = run_pipelines(
             [(small, str(folder / "small")), (source, str(folder / "warm"))], arguments.cores, arguments
         )
+        alone = run_pipelines([(small, str(folder / "alone"))], arguments.cores, arguments, quick=True)
         cold = None
         if not arguments.no_cold:
             cold = run_pipelines([(source, str(folder / "cold"))], arguments.cores, arguments)
@@ -67,7 +68,7 @@ def measure(faces: int, arguments: argparse.Namespace) -> dict[str, Any]:
         expected = pq.read_table(folder / "in-process.parquet")
         for run in (*warm.runs[1:], *(cold.runs if cold else ())):
             require_same(expected, run.tables)
-    row = row_of(warm, cold, told["seconds"], memory)
+    row = row_of(warm, cold, alone, told["seconds"], memory)
     say(describe(row))
     return row
 
@@ -86,9 +87,11 @@ def require_same(expected: pa.Table, tables: str) -> None:
         )
 
 
-def row_of(warm: Child, cold: Child | None, in_process: float, memory: Memory) -> dict[str, Any]:
-    """Give what one size took: a row of the results. warm: the small run, then the one that counts."""
-    small, ran = warm.runs
+def row_of(
+    warm: Child, cold: Child | None, alone: Child, in_process: float, memory: Memory
+) -> dict[str, Any]:
+    """Give what one size took: a row of the results. warm: a small run, then the one that counts."""
+    (small,), ran = alone.runs, warm.runs[1]
     row = {
         "faces": ran.faces,
         "in_process_seconds": in_process,
@@ -97,7 +100,7 @@ def row_of(warm: Child, cold: Child | None, in_process: float, memory: Memory) -
         "stages": dict(ran.stages),
         "peak_gib": warm.memory.peak_gib,
         "in_process_peak_gib": memory.peak_gib,
-        "session_seconds": warm.session_seconds,
+        "session_seconds": alone.session_seconds,
         "small": {"faces": small.faces, "seconds": small.seconds, "stages": dict(small.stages)},
     }
     if cold:

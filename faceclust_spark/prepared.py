@@ -1,0 +1,40 @@
+"""What `python -m faceclust_spark.prepare` has left for the sessions of this machine.
+
+In `$XDG_CACHE_HOME/faceclust`, else `~/.cache/faceclust`: a list of Delta's jars, and an archive of the
+classes that Spark and Delta load. Each belongs to one installation of Spark, one version of Delta, one Java.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Prepared(NamedTuple):
+    """Files that are there, or would be."""
+
+    jars: Path  # a line each, as they stand on the class path
+    archive: Path
+
+    def jar_list(self) -> list[str]:
+        """Give Delta's jars; none where they have not been prepared, or one is there no more."""
+        if not self.jars.exists():
+            return []
+        jars = self.jars.read_text(encoding="utf-8").splitlines()
+        return jars if all(Path(jar).exists() for jar in jars) else []
+
+
+def prepared() -> Prepared:
+    """Name the files that belong to this installation."""
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=str(Path(home) / "bin") if home else None) or ""
+    spark = find_spec("pyspark")
+    belongs = f"{Path(java).resolve()} {spark and spark.origin} {version('pyspark')} {version('delta-spark')}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "faceclust"
+    name = hashlib.sha256(belongs.encode()).hexdigest()[:12]
+    return Prepared(cache / f"{name}.jars", cache / f"{name}.jsa")
