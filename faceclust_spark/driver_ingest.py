@@ -1,8 +1,8 @@
-"""Ingest of a gallery's first batch, where the driver's process holds it and nothing is wrong with it.
+"""Ingest of a gallery's first batch, where the driver's process holds it and each row is judged by itself.
 
 After a look at its first rows and their number, Spark reads the source once and writes the tables; the rows
-are checked here, by the functions that its tasks call. A batch with a row to be refused, one that meets faces
-which are stored, and one that is too large are left to the tasks.
+are checked here, by the functions that its tasks call. A batch with several rows of an image, or usable rows
+of several kinds, one that meets faces which are stored, and one that is too large are left to the tasks.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from faceclust_spark.kernels.attributes import STATISTICS_PURPOSE, attribute_sta
 from faceclust_spark.kernels.ids import sample_rows
 from faceclust_spark.kernels.threads import map_parts
 from faceclust_spark.stages.attribute_statistics import statistics_rows
-from faceclust_spark.stages.ingest import Ingested, all_new
-from faceclust_spark.stages.output import arrow_output, frame_of
-from faceclust_spark.stages.row_checks import check_batch
+from faceclust_spark.stages.ingest import Ingested, count_new, quarantined_rows
+from faceclust_spark.stages.output import arrow_output, frame_of, frame_of_rows
+from faceclust_spark.stages.row_checks import Expected, check_batch, checked_rows, judged_rows
 from faceclust_spark.stages.sources import count_rows
 from faceclust_spark.stages.vectors import prepare_batch
 from faceclust_spark.tables import columns as c
@@ -48,38 +48,42 @@ def ingested_here(run: Run, source: DataFrame) -> Ingested | None:
     if not _fits(run, source):
         return None
     checked = _checked(source.toArrow())
-    if not checked.num_rows or not _faultless(checked):
+    refused = pc.is_valid(checked[c.REASON])
+    usable = checked.filter(pc.invert(refused))
+    if not usable.num_rows or not _apart(checked, usable):
         return None
     statistics, fresh = None, None
-    attributes = attributes_from_arrow(checked[c.ATTRIBUTES])
+    attributes = attributes_from_arrow(usable[c.ATTRIBUTES])
     if attributes.shape[1]:
         sample = sample_rows(
-            checked[c.FACE_ID].to_numpy(), config.ingest.statistics_sample, STATISTICS_PURPOSE
+            usable[c.FACE_ID].to_numpy(), config.ingest.statistics_sample, STATISTICS_PURPOSE
         )
         statistics = attribute_statistics(attributes[sample])
         fresh = statistics_rows(run.spark, statistics, config.ingest)
-    batches = checked.to_batches()
+    batches = usable.to_batches()
     vectors = pa.Table.from_batches(map_parts(lambda batch: prepare_batch(batch, statistics), batches))
     schema = arrow_output(schemas.FACES)
-    faces = checked.select(schema.names).cast(schema)
+    faces = usable.select(schema.names).cast(schema)
     run.held.hold(faces, vectors)
+    quarantine = _quarantine(run, source, checked.filter(refused), usable)
     return Ingested(
         faces=frame_of(run.spark, schemas.FACES, faces.to_batches()),
         vectors=frame_of(run.spark, schemas.VECTORS, vectors.to_batches()),
-        quarantine=frame_of(run.spark, schemas.QUARANTINE, []),
+        quarantine=quarantine,
         statistics=fresh,
-        counts=all_new(checked.num_rows),
+        counts=count_new(checked.num_rows, usable.num_rows, quarantine),
     )
 
 
 def _fits(run: Run, source: DataFrame) -> bool:
     """Tell whether the source's rows are few enough, and may be sent to the driver at once."""
     first = source.limit(_PEEKED).toArrow()
-    widths = pc.unique(pc.list_value_length(first[c.EMBEDDING])).to_pylist()
-    if len(widths) != 1 or not widths[0]:
-        return False  # no row, or some at fault, which tell nothing of the others' size
+    told = pc.unique(pc.list_value_length(first[c.EMBEDDING])).to_pylist()
+    widths = [width for width in told if width]
+    if not widths:
+        return False  # no row, or none that tells of the others' size
     faces = first.num_rows if first.num_rows < _PEEKED else count_rows(run.source, source)
-    place, width = place_of(run.spark), widths[0]
+    place, width = place_of(run.spark), max(widths)
     bytes_of_all = first.nbytes * faces // first.num_rows
     return faces <= most_faces(run.config.spark, width, place) and may_be_sent(bytes_of_all, place)
 
@@ -90,11 +94,25 @@ def _checked(rows: pa.Table) -> pa.Table:
     return pa.Table.from_batches(map_parts(check_batch, batches)) if batches else rows
 
 
-def _faultless(checked: pa.Table) -> bool:
-    """Tell whether all rows can be used, fit together, and are of different images."""
-    if checked[c.REASON].null_count < checked.num_rows:
-        return False
-    kinds: list[Any] = [pc.unique(checked[name]) for name in (c.WIDTH, c.EMBEDDING_MODEL)]
-    given = pc.unique(checked[c.ATTRIBUTE_WIDTH].filter(pc.greater(checked[c.ATTRIBUTE_WIDTH], 0)))
-    distinct = len(np.unique(checked[c.FACE_ID].to_numpy()))
-    return all(len(kind) == 1 for kind in kinds) and len(given) <= 1 and distinct == checked.num_rows
+def _apart(checked: pa.Table, usable: pa.Table) -> bool:
+    """Tell whether all rows are of different images, refused ones too, and the usable ones fit together."""
+    kinds: list[Any] = [pc.unique(usable[name]) for name in (c.WIDTH, c.EMBEDDING_MODEL)]
+    named = checked[c.FACE_ID].drop_null()
+    distinct = len(np.unique(named.to_numpy())) == len(named)
+    return distinct and all(len(kind) == 1 for kind in kinds) and len(_attribute_widths(usable)) <= 1
+
+
+def _attribute_widths(usable: pa.Table) -> list[int]:
+    widths = usable[c.ATTRIBUTE_WIDTH]
+    found: list[int] = pc.unique(widths.filter(pc.greater(widths, 0))).to_pylist()
+    return found
+
+
+def _quarantine(run: Run, source: DataFrame, refused: pa.Table, usable: pa.Table) -> DataFrame:
+    """Give rows of QUARANTINE: few, so that Spark may write them out."""
+    if not refused.num_rows:
+        return frame_of(run.spark, schemas.QUARANTINE, [])
+    width, model = usable[c.WIDTH][0].as_py(), usable[c.EMBEDDING_MODEL][0].as_py()
+    expected = Expected(width, model, next(iter(_attribute_widths(usable)), 0))
+    rows = frame_of_rows(run.spark, refused, checked_rows(source).schema)
+    return quarantined_rows(judged_rows(rows, expected), run.source)

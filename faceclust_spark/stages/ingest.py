@@ -231,9 +231,10 @@ def count_rows(judged: DataFrame, outcomes: DataFrame) -> IngestCounts:
     return _explained(counts, bad)
 
 
-def all_new(rows: int) -> IngestCounts:
-    """Count a batch in which nothing is wrong, on tables that hold nothing yet."""
-    return IngestCounts(rows, rows, 0, 0, 0, {}, {})
+def count_new(read: int, new: int, rejected: DataFrame) -> IngestCounts:
+    """Count a batch of different images on tables that hold nothing yet. rejected: of QUARANTINE."""
+    counts = IngestCounts(read, new, 0, 0, 0, {}, {})
+    return _with_reasons(counts, rejected) if new < read else counts
 
 
 def _is_exception() -> Column:

@@ -48,12 +48,28 @@ GOOD = {
     "attributes, some missing": [row(n, attributes=with_attributes(n), model="m") for n in range(40)],
     "one face": [row(3, attributes=[1.0, 2.0])],
 }
+REFUSED = [  # by themselves, whatever the others are like
+    row(1, image_id=""),
+    (None, *row(2)[1:]),
+    (None, None, *row(3)[2:]),
+    row(4, embedding=[]),
+    row(5, embedding=[0.0] * 6),
+    row(6, embedding=[NAN, 1.0, float("inf"), 1.0, 1.0, 1.0]),
+    row(7, embedding=[0.0] * 3),
+    row(8, embedding=[0.0] * 6, model="m"),
+    row(9, embedding=[NAN] * 6, attributes=[1.0, 2.0]),
+    row(11, attributes=[1.0, NAN], image_id=""),
+]
+GOOD["some refused, the first ones too"] = [
+    *REFUSED,
+    *(row(n, attributes=with_attributes(n)) for n in range(20, 50)),
+]
+GOOD["some refused, and no attributes"] = [*map(row, range(20, 40)), *REFUSED]
 BAD = {
     "no row": [],
-    "no id": [row(0), row(1, image_id="")],
     "no face in the first rows": [*(row(n, embedding=[]) for n in range(25)), *map(row, range(25, 40))],
-    "a face of zeros": [row(0), row(1, embedding=[0.0] * 6)],
-    "not finite": [row(0), row(1, embedding=[NAN] * 6)],
+    "no usable row": [row(0, embedding=[0.0] * 6)],
+    "an image twice, once refused": [row(0), row(1), row(2, image_id="image-1", embedding=[0.0] * 6)],
     "another width": [row(0), row(1, embedding=[1.0, 2.0])],
     "another model": [row(0, model="a"), row(1, model="b")],
     "a model of some": [row(0, model="a"), row(1)],
@@ -77,14 +93,17 @@ def content(rows):
 
 @pytest.mark.parametrize("number", ["float", "double"])
 @pytest.mark.parametrize("name", GOOD)
-def test_a_batch_without_faults_gives_the_rows_of_the_tasks(spark, store, scratch, monkeypatch, name, number):
+def test_a_batch_of_rows_that_stand_alone_gives_the_rows_of_the_tasks(
+    spark, store, scratch, monkeypatch, name, number
+):
     monkeypatch.setattr(driver_ingest, "_AT_ONCE", 7)
     source, materialise = frame(spark, GOOD[name], number), scratch[0]
     run = run_of(spark, store, "ingest.statistics_sample=25")
     here = ingested_here(run, source)
     tasks = ingested(source, "s", Gallery(), run.config.ingest, materialise)
     assert here.counts == tasks.counts
-    assert (here.statistics is None) == (tasks.statistics is None) == (name == "bare")
+    assert (here.statistics is None) == (tasks.statistics is None)
+    assert bool(here.counts.quarantined) == name.startswith("some refused")
     for own, other in zip(here[:4], tasks[:4], strict=True):
         if own is not None:
             assert own.schema.simpleString() == other.schema.simpleString()
