@@ -22,7 +22,8 @@ from faceclust_spark.config import Config, SparkConfig, SynthConfig
 from faceclust_spark.errors import FaceclustError, InfrastructureError
 from faceclust_spark.log import configure_logging
 from faceclust_spark.prepared import Prepared, prepared
-from faceclust_spark.session import get_session, local_settings
+from faceclust_spark.session import get_session
+from faceclust_spark.session_settings import local_settings
 from faceclust_spark.verbs import demo
 
 log = logging.getLogger(__name__)

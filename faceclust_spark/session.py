@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import getpass
 import logging
 import os
 import re
@@ -23,13 +22,17 @@ from typing import TYPE_CHECKING
 
 from faceclust_spark.config import SparkConfig
 from faceclust_spark.errors import (
-    ConfigError,
     DeltaUnavailableError,
     FaceclustError,
     InfrastructureError,
 )
-from faceclust_spark.java import check_java, java_options
-from faceclust_spark.prepared import prepared
+from faceclust_spark.java import check_java
+from faceclust_spark.session_settings import (
+    THREAD_LIMITS,
+    all_settings,
+    given_settings,
+    prepared_settings,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -49,7 +52,6 @@ _NO_TABLE = (
     "DELTA_TABLE_NOT_FOUND",
 )
 _SETTINGS_LOCK = threading.RLock()  # a session's settings are those of all its threads
-_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def get_session(config: SparkConfig | None = None, *, quick: bool = False) -> SparkSession:
@@ -115,86 +117,6 @@ def set_for_now(session: SparkSession, settings: Mapping[str, str]) -> Iterator[
                     session.conf.unset(name) if former is None else session.conf.set(name, former)
 
 
-def delta_jars(folder: str) -> str:
-    """Give the jars of a folder as Spark's comma-separated list. Raises ConfigError."""
-    jars = sorted(str(path) for path in Path(folder).glob("*.jar"))
-    missing = [
-        name for name in ("delta-spark", "delta-storage") if not any(name in Path(j).name for j in jars)
-    ]
-    if missing:
-        raise ConfigError(
-            f"spark.jars: {folder} holds {len(jars)} jars, none of them {' or '.join(missing)}; copy "
-            "there all that `python -m faceclust_spark.prepare` resolves, with network, into ~/.ivy2*/jars"
-        )
-    return ",".join(jars)
-
-
-def local_settings(cores: int) -> dict[str, str]:
-    """Give the settings of a session on one machine: Spark's own defaults are meant for clusters."""
-    partitions = str(2 * cores)
-    return {
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        # Otherwise Spark leaves a folder spark-warehouse wherever the user happens to stand.
-        "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / f"faceclust-warehouse-{_user()}"),
-        "spark.sql.shuffle.partitions": partitions,
-        "spark.driver.maxResultSize": "0",  # the driver's process clusters what it holds
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism": partitions,
-        # 50 tasks to read one table's log otherwise: read 4.0 -> 0.9 s, overwrite 4.3 -> 1.5 s measured.
-        "spark.databricks.delta.snapshotPartitions": "2",
-        "spark.sql.adaptive.coalescePartitions.parallelismFirst": "true",
-        "spark.sql.debug.maxToStringFields": "200",
-        "spark.sql.codegen.cache.maxEntries": "1000",
-    }
-
-
-def _settings(config: SparkConfig, quick: bool) -> dict[str, str]:
-    """Give all settings of a new session; the user's own come last and win."""
-    settings = {
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
-        "spark.driver.memory": config.driver_memory,
-        "spark.driver.defaultJavaOptions": java_options(quick, None),
-    }
-    # One thread a Python worker: Spark already runs a worker a core.
-    settings |= {f"spark.executorEnv.{name}": "1" for name in _THREAD_LIMITS}
-    master = config.master or _remote(config) or "local[*]"
-    if master.startswith("local"):
-        settings |= local_settings(_local_cores(master))
-    if config.jars:
-        settings["spark.jars"] = delta_jars(config.jars)
-    return settings | _given_settings(config)
-
-
-def _prepared_settings(config: SparkConfig, remote: str | None, quick: bool) -> dict[str, str]:
-    """Give what spares a session on this machine to resolve Delta's jars and to load classes one by one.
-
-    Nothing where it has not been prepared, or the user says where classes come from.
-    """
-    local = (config.master or remote or "local").startswith("local")
-    own = any(name.startswith(("spark.jars", "spark.driver.extraClassPath")) for name in config.settings)
-    if not local or own or config.jars:
-        return {}
-    found = prepared()
-    jars = found.jar_list()
-    if not jars:
-        return {}
-    archive = found.archive if found.archive.exists() else None
-    return {
-        "spark.driver.extraClassPath": os.pathsep.join(jars),
-        "spark.driver.defaultJavaOptions": java_options(quick, archive),
-    }
-
-
-def _given_settings(config: SparkConfig) -> dict[str, str]:
-    """Give what the user has set, and nothing of our own."""
-    if config.shuffle_partitions == "auto":
-        return config.settings
-    return {"spark.sql.shuffle.partitions": str(config.shuffle_partitions)} | config.settings
-
-
 def _existing() -> SparkSession | None:
     """Give the session that this process has, whichever thread built it."""
     from pyspark.errors import PySparkRuntimeError
@@ -211,7 +133,7 @@ def _submitted_session(config: SparkConfig) -> SparkSession:
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName(_NAME)
-    for name, value in _given_settings(config).items():
+    for name, value in given_settings(config).items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
 
@@ -223,8 +145,8 @@ def _start(config: SparkConfig, remote: str | None, quick: bool) -> SparkSession
     check_java()
     builder = SparkSession.builder.appName(_NAME)
     builder = builder.remote(remote) if remote else builder.master(config.master or "local[*]")
-    ready = _prepared_settings(config, remote, quick)
-    for name, value in (_settings(config, quick) | ready).items():
+    ready = prepared_settings(config, remote, quick)
+    for name, value in all_settings(config, remote, quick, ready).items():
         builder = builder.config(name, value)
     if not ready and not config.jars and "spark.jars.packages" not in config.settings:
         from delta import configure_spark_with_delta_pip
@@ -263,22 +185,9 @@ def _remote(config: SparkConfig) -> str | None:
     return None if config.master else os.environ.get("SPARK_REMOTE")
 
 
-def _user() -> str:
-    with contextlib.suppress(KeyError, OSError):  # a container's user may have no name
-        return getpass.getuser()
-    return str(os.getuid())
-
-
 def _submitted() -> bool:
     """Tell whether spark-submit has started this process, and so has set the session up already."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
-
-
-def _local_cores(master: str) -> int:
-    found = re.match(r"local\[(\d+)", master)
-    if found:
-        return int(found.group(1))
-    return 1 if master == "local" else (os.cpu_count() or 1)
 
 
 @contextlib.contextmanager
@@ -296,13 +205,13 @@ def _quiet_launch() -> Iterator[Path]:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    limits = {name: os.environ.get(name) for name in _THREAD_LIMITS}
+    limits = {name: os.environ.get(name) for name in THREAD_LIMITS}
     kept = [(number, os.dup(number)) for number in (1, 2)]
     with messages.open("ab") as target:
         try:
             for number, _ in kept:
                 os.dup2(target.fileno(), number)
-            os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))  # inherited by local mode's workers
+            os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))  # inherited by local mode's workers
             yield messages
         finally:
             for number, copy in kept:

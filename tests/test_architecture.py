@@ -91,6 +91,7 @@ LAYERS = (
     ("arrow", "local", "training", "explanation", "tables.columns", "tables.schemas"),
     ("pictures", "group_view"),
     ("group_pictures",),
+    ("session_settings",),
     ("stages", "session", "driver_limit"),
     ("tables.storage", "tables.ledger", "tables.lease", "tables.maintenance", "evidence", "report"),
     ("planning",),

@@ -25,7 +25,7 @@ from divided import BY_TASKS, DIVIDED
 
 from faceclust_spark import pipeline, verbs
 from faceclust_spark.config import load_config
-from faceclust_spark.session import local_settings
+from faceclust_spark.session_settings import local_settings
 
 FACES = 400
 SUBMIT = re.search(r"^spark-submit (?:.*\\\n)*.*$", (ROOT / "docs/cluster.md").read_text(), re.MULTILINE)[0]

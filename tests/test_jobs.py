@@ -13,7 +13,7 @@ from divided import BY_TASKS, DIVIDED
 import faceclust_spark
 from faceclust_spark.config import SynthConfig, load_config
 from faceclust_spark.kernels.synth import draw_gallery
-from faceclust_spark.session import local_settings
+from faceclust_spark.session_settings import local_settings
 
 FACES = 500
 README_LINE = re.search(r"^spark-submit .+$", (ROOT / "README.md").read_text(), re.MULTILINE)[0]

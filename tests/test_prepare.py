@@ -10,7 +10,7 @@ from faceclust_spark.config import SparkConfig
 from faceclust_spark.errors import InfrastructureError
 from faceclust_spark.java import holds_little, java_options
 from faceclust_spark.prepared import prepared
-from faceclust_spark.session import _prepared_settings
+from faceclust_spark.session_settings import all_settings, prepared_settings
 
 CLASS_PATH, OPTIONS = "spark.driver.extraClassPath", "spark.driver.defaultJavaOptions"
 
@@ -81,16 +81,21 @@ def test_what_is_prepared_is_for_sessions_on_this_machine(cache, ivy, monkeypatc
     assert found.jar_list() == called == [str(ivy[0])]  # Spark's own come first, and are newer
     assert found.archive.exists() == bool(archive)
     for master in (None, "local[*]", "local[2]"):
-        settings = _prepared_settings(SparkConfig(master=master), None, False)
+        settings = prepared_settings(SparkConfig(master=master), None, False)
         assert settings[CLASS_PATH] == str(ivy[0])
         assert (str(found.archive) in settings[OPTIONS]) == bool(archive)
-    assert _prepared_settings(SparkConfig(), "local[2]", False)
-    assert not _prepared_settings(SparkConfig(master="spark://somewhere:7077"), None, False)
-    assert not _prepared_settings(SparkConfig(jars="folder"), None, False)
+    ready = prepared_settings(SparkConfig(), "local[2]", False)
+    assert all_settings(SparkConfig(settings={OPTIONS: "mine"}), None, False, ready)[OPTIONS] == "mine"
+    assert not prepared_settings(SparkConfig(master="spark://somewhere:7077"), None, False)
+    assert not prepared_settings(SparkConfig(jars="folder"), None, False)
     for own in ("spark.jars.packages", "spark.jars.ivySettings", CLASS_PATH):
-        assert not _prepared_settings(SparkConfig(settings={own: "mine"}), None, False)
+        assert not prepared_settings(SparkConfig(settings={own: "mine"}), None, False)
+    for name in ("SPARK_HOME", "SPARK_CONF_DIR"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, str(cache))
+            assert not prepared_settings(SparkConfig(), None, False)
     ivy[0].unlink()
-    assert not _prepared_settings(SparkConfig(), None, False)
+    assert not prepared_settings(SparkConfig(), None, False)
 
 
 def test_where_no_gallery_can_be_clustered_nothing_is_left(cache, ivy, monkeypatch):

@@ -11,7 +11,8 @@ import pytest
 from faceclust_spark.config import SparkConfig, load_config
 from faceclust_spark.errors import ConfigError, DeltaUnavailableError, JavaError
 from faceclust_spark.java import check_java
-from faceclust_spark.session import delta_jars, get_session, require_delta, set_for_now
+from faceclust_spark.session import get_session, require_delta, set_for_now
+from faceclust_spark.session_settings import delta_jars
 
 CONF = Path(__file__).parents[1] / "conf"
 
