@@ -35,16 +35,18 @@ def most_faces(config: SparkConfig, dimension: int, place: Place) -> int:
     """Give the most faces that the driver clusters by itself.
 
     `auto`: 200,000, and where driver and tasks share one machine up to 1,000,000, as far as half of the
-    machine's memory holds them and their vectors may be sent at once. The tables are the same either way.
+    machine's memory holds them; fewer where their vectors may not be sent at once. The tables are the same
+    either way.
     """
     if config.driver_faces != "auto":
         return config.driver_faces
-    if not place.one_machine:
-        return ANYWHERE
-    held = int(_SHARE * machine_memory() / (_FACE + _COMPONENT * dimension))
-    if place.result_bytes is not None:
-        held = min(held, place.result_bytes // (_SENT + 2 * dimension))
-    return min(max(held, ANYWHERE), ON_ONE_MACHINE)
+    most = ANYWHERE
+    if place.one_machine:
+        held = int(_SHARE * machine_memory() / (_FACE + _COMPONENT * dimension))
+        most = min(max(held, ANYWHERE), ON_ONE_MACHINE)
+    if place.result_bytes is None:
+        return most
+    return min(most, place.result_bytes // (_SENT + 2 * dimension))
 
 
 def may_be_sent(size: int, place: Place) -> bool:
@@ -63,13 +65,12 @@ def machine_memory() -> int:
 
 
 def place_of(session: SparkSession) -> Place:
-    """Ask a session where its tasks run."""
+    """Ask a session where its tasks run, and what they may send."""
     from pyspark.sql.utils import is_remote
 
-    if is_remote() or not (session.conf.get("spark.master", None) or "").startswith("local"):
-        return Place(one_machine=False)
+    here = not is_remote() and (session.conf.get("spark.master", None) or "").startswith("local")
     told = session.conf.get("spark.driver.maxResultSize", None) or "1g"
     size = re.fullmatch(r"(\d+)([kmgt]?)b?", told.strip().lower())
     if size is None or size[1] == "0":
-        return Place(one_machine=True)
-    return Place(True, int(size[1]) << _SHIFTS[size[2]])
+        return Place(here)
+    return Place(here, int(size[1]) << _SHIFTS[size[2]])

@@ -95,11 +95,11 @@ class Run:
         """Tell whether the gallery is small enough to be clustered in this process."""
         faces = self.faces()
         if self.known.driver_faces is None:
-            config, width = self.config.spark, 0
-            if config.driver_faces == "auto" and faces > ANYWHERE:
+            config, place, width = self.config.spark, place_of(self.spark), 0
+            if config.driver_faces == "auto" and (faces > ANYWHERE or place.result_bytes is not None):
                 components = (F.length(c.VECTOR) / 2).cast("int").alias(c.WIDTH)
                 width = self.read(schemas.VECTORS).select(components).limit(1).toArrow()[c.WIDTH][0].as_py()
-            self.known.driver_faces = most_faces(config, width, place_of(self.spark))
+            self.known.driver_faces = most_faces(config, width, place)
         return faces <= self.known.driver_faces
 
     def write(self, table: Table, rows: DataFrame) -> None:

@@ -28,7 +28,9 @@ GIB = 1 << 30
         (8 * GIB, 1_000, Place(True), 4 * GIB // 16_000),
         (GIB, 256, Place(True), ANYWHERE),
         (1024 * GIB, 512, Place(True, GIB), GIB // 1_224),
-        (1024 * GIB, 512, Place(True, GIB // 1024), ANYWHERE),
+        (1024 * GIB, 512, Place(True, GIB // 1024), GIB // 1024 // 1_224),
+        (1024 * GIB, 512, Place(False, GIB), ANYWHERE),
+        (1024 * GIB, 512, Place(False, GIB // 8), GIB // 8 // 1_224),
     ],
 )
 def test_auto_follows_machine_and_session(monkeypatch, memory, dimension, place, expected):
@@ -76,8 +78,9 @@ def test_a_container_has_what_its_limit_leaves(monkeypatch, tmp_path):
         ({"spark.master": "local[2]", "spark.driver.maxResultSize": "512m"}, Place(True, GIB // 2)),
         ({"spark.master": "local[2]", "spark.driver.maxResultSize": "2GB"}, Place(True, 2 * GIB)),
         ({"spark.master": "local", "spark.driver.maxResultSize": "0"}, Place(True)),
-        ({"spark.master": "yarn"}, Place(False)),
-        ({}, Place(False)),
+        ({"spark.master": "yarn"}, Place(False, GIB)),
+        ({"spark.master": "yarn", "spark.driver.maxResultSize": "0"}, Place(False)),
+        ({"spark.driver.maxResultSize": "128m"}, Place(False, GIB // 8)),
     ],
 )
 def test_a_session_tells_where_its_tasks_run(settings, expected):

@@ -70,6 +70,7 @@ class Plan:
     sampled: int
     cores: int
     driver_faces: int  # up to which the driver clusters by itself, see spark.driver_faces
+    checked_in_driver: bool  # a first source too, see driver_ingest
     floor: float
     thresholds: Sequence[float]
     counts: Counts
@@ -154,6 +155,7 @@ def predict(gallery: Gallery, measured: Measured, sample: GallerySample, cores: 
         sampled=len(sample.image_ids),
         cores=cores,
         driver_faces=driver_faces,
+        checked_in_driver=checked_there,
         floor=measured.thresholds.floor,
         thresholds=measured.thresholds.groups,
         counts=counts,

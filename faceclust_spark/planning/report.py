@@ -50,8 +50,8 @@ def heading(plan: Plan) -> list[str]:
     ]
     if plan.faces <= plan.driver_faces:
         lines.append(
-            f"no more than spark.driver_faces = {plan.driver_faces:,} faces: after ingest the "
-            "driver works by itself, on its own cores"
+            f"no more than spark.driver_faces = {plan.driver_faces:,} faces: "
+            f"{'' if plan.checked_in_driver else 'after ingest '}the driver works by itself, on its own cores"
         )
     if plan.faces > plan.source_rows:
         lines.append("the larger gallery is taken to hold more people, each with as many faces as here")

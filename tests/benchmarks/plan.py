@@ -3,7 +3,7 @@
     python tests/benchmarks/plan.py                                # 50,000, 200,000 and 1,000,000 x 256 faces
     python tests/benchmarks/plan.py --faces 100000 --set synth.mean_identity_size=20
     python tests/benchmarks/plan.py --source gallery.parquet --tables out      # a run that has been made
-    python tests/benchmarks/plan.py --calibrate --faces 200000     # prints OVERHEADS of planning/timing.py
+    python tests/benchmarks/plan.py --calibrate --faces 200000     # prints constants of planning/timing.py
 
 `ratio` is predicted over measured; `worst_ratio` is the worst of these or their inverses among the totals:
 seconds, pairs refined, shuffled bytes, bytes of tables. The last line on stdout is one JSON object.
@@ -123,8 +123,11 @@ def worst_ratio(rows: Sequence[Mapping[str, Any]]) -> float | None:
 def overheads(
     small: tuple[Mapping[str, Any], Measured], large: tuple[Mapping[str, Any], Measured], cores: int
 ) -> str:
-    """Give the constants under which the small and the large run would have been predicted."""
-    lines = ["OVERHEADS = {"]
+    """Give the constants under which the small and the large run would have been predicted.
+
+    Of one mapping of planning/timing.py: for Spark's tasks, or for a driver that holds galleries so large.
+    """
+    lines = ["{"]
     for first, second in zip(small[0]["stages"], large[0]["stages"], strict=True):
         name = first["stage"]
         fixed = max(small[1].seconds[name] - first["kernel_seconds"], 0.1)

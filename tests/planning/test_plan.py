@@ -94,6 +94,9 @@ def test_a_gallery_that_the_driver_clusters_shuffles_in_ingest_at_most(sample, m
     monkeypatch.setattr("faceclust_spark.planning.plan.may_be_sent", lambda size, place: size < 900)
     checked_by_tasks, ingest = shuffling(900)
     assert ingest == ["ingest"]
+    told = [describe_plan(plan) for plan in (own, checked_by_tasks)]
+    assert ["faces: after ingest the driver works by itself" in text for text in told] == [False, True]
+    assert ["faces: the driver works by itself" in text for text in told] == [True, False]
     assert own.seconds < checked_by_tasks.seconds < by_tasks.seconds
 
 
