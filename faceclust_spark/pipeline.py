@@ -30,8 +30,8 @@ from faceclust_spark.tables.storage import TableStore
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from faceclust_spark.tables.delta_log import Written
     from faceclust_spark.tables.schemas import Table
-    from faceclust_spark.tables.storage import Written
 
 log = logging.getLogger(__name__)
 

@@ -88,7 +88,7 @@ def _foundations() -> tuple[str, ...]:
 LAYERS = (
     ("config", "errors", "log", "options"),
     ("kernels", "java", "prepared", "failures"),
-    ("arrow", "local", "training", "explanation", "tables.columns", "tables.schemas"),
+    ("arrow", "local", "training", "explanation", "tables.columns", "tables.schemas", "tables.delta_log"),
     ("pictures", "group_view"),
     ("group_pictures",),
     ("session_settings",),

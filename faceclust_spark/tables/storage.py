@@ -8,7 +8,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import delta.exceptions  # noqa: F401  (in any session, Delta's conflicts are PySpark's exceptions then)
 from pyspark.errors import AnalysisException, PySparkException
@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from faceclust_spark.errors import TableError
 from faceclust_spark.session import set_for_now
 from faceclust_spark.tables import columns as c
+from faceclust_spark.tables.delta_log import Written, last_written, log_of, newest_version
 from faceclust_spark.tables.schemas import ALL_TABLES, LEASE, Table
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ _NULLS = re.compile(r"column \w+ of table `\w+` must be set in every row, and is
 _CONFLICT = re.compile(r"DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)")
 # Whatever the session's defaults are: readers other than Spark open tables of reader version 1 only.
 _PUBLISHED = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
-_COMMIT = re.compile(r"(\d{20})\.(?:json|checkpoint)")  # a file of Delta's log, named by its version
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters or more: not a drive
 _CATALOGUE_NAME = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")
 
@@ -46,13 +46,6 @@ def rounds_scratch(count: int) -> tuple[str, ...]:
     """Name what so many rounds materialise: who joined in one of them is read until the last has ended."""
     numbered = (f"round_{name}_{number}" for name in ("placed", "hosts") for number in range(1, count + 1))
     return ("round_meetings", *numbered)
-
-
-class Written(NamedTuple):
-    """The newest version of a table, and the run that its content comes from."""
-
-    version: int
-    run_id: str | None
 
 
 class TableStore:
@@ -96,11 +89,10 @@ class TableStore:
 
     def version(self, table: Table) -> int:
         """Give the table's newest Delta version."""
-        if self._folder and _has_log(self._folder / table.name):  # Spark takes a third of a second
-            entries = (self._folder / table.name / "_delta_log").iterdir()
-            versions = [int(found[1]) for entry in entries if (found := _COMMIT.match(entry.name))]
-            if versions:  # else its first commit is being written
-                return max(versions)
+        log = self._log_here(table.name)
+        version = newest_version(log) if log else None
+        if version is not None:
+            return version
         history = self._spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)} LIMIT 1")
         return int(history.select("version").toArrow()["version"][0].as_py())
 
@@ -111,6 +103,9 @@ class TableStore:
         """
         if not self.exists(table):
             return None
+        log = self._log_here(table.name)
+        if log:
+            return last_written(log)
         commits = self._spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)}")
         labelled = F.when(F.col("userMetadata").isNotNull(), F.col("version"))
         newest = commits.agg(F.max("version"), F.max_by("userMetadata", labelled)).toArrow()
@@ -193,10 +188,14 @@ class TableStore:
         finally:
             self._spark.catalog.dropTempView(view)
 
+    def _log_here(self, name: str) -> Path | None:
+        """Give the log of a table in a folder of this machine, if it is there."""
+        return log_of(self._folder / name) if self._folder else None
+
     def _exists(self, name: str) -> bool:
-        if self._folder and _has_log(self._folder / name):
+        if self._log_here(name):
             return True
-        if self._folder and _has_log(self._folder / LEASE.name):
+        if self._log_here(LEASE.name):
             return False  # the gallery's tables are on this machine, where every run leaves a lease
         if self._in_catalogue:
             return bool(self._spark.catalog.tableExists(f"{self.base}.{name}"))
@@ -248,10 +247,6 @@ class TableStore:
         if self._in_catalogue:
             return ".".join(_quote(part) for part in (*self.base.split("."), name))
         return f"delta.{_quote(f'{self.base}/{name}')}"
-
-
-def _has_log(folder: Path) -> bool:
-    return (folder / "_delta_log").is_dir()
 
 
 def _quote(identifier: str) -> str:
