@@ -21,7 +21,7 @@ from urllib.request import url2pathname
 from faceclust_spark.config import Config, SparkConfig, SynthConfig
 from faceclust_spark.errors import FaceclustError, InfrastructureError
 from faceclust_spark.log import configure_logging
-from faceclust_spark.prepared import Prepared, prepared
+from faceclust_spark.prepared import Prepared, installation, prepared
 from faceclust_spark.session import get_session
 from faceclust_spark.session_settings import local_settings
 from faceclust_spark.verbs import demo
@@ -39,6 +39,7 @@ def prepare() -> Prepared:
     Raises JavaError, DeltaUnavailableError, or InfrastructureError where Spark does not start.
     """
     found = prepared()
+    _remove_left_over(found.jars.parent)
     for file in found:
         file.unlink(missing_ok=True)
     session = get_session(SparkConfig(master="local[1]", driver_memory="1g"))
@@ -56,7 +57,7 @@ def prepare() -> Prepared:
             shutil.move(archive, found.archive)
         else:
             log.warning("this Java has archived no classes: sessions start as before")
-    found.jars.write_text("\n".join(jars), encoding="utf-8")
+    found.jars.write_text("\n".join([installation(), *jars]), encoding="utf-8")
     return found
 
 
@@ -65,6 +66,15 @@ def warm_up() -> None:
     settings = Config(synth=SynthConfig(faces=_FACES))
     with tempfile.TemporaryDirectory(prefix="faceclust-demo-") as folder:
         demo(get_session(), folder, settings)
+
+
+def _remove_left_over(cache: Path) -> None:
+    """Remove what was prepared for installations that have been deleted: 200 MB each."""
+    for jars in cache.glob("*.jars"):
+        other = Prepared(jars, jars.with_suffix(".jsa"))
+        if other.is_left_over():
+            for file in other:
+                file.unlink(missing_ok=True)
 
 
 def _submit(script: Path, archive: Path, jars: list[str]) -> subprocess.CompletedProcess[str]:

@@ -18,23 +18,33 @@ from typing import NamedTuple
 class Prepared(NamedTuple):
     """Files that are there, or would be."""
 
-    jars: Path  # a line each, as they stand on the class path
+    jars: Path  # the installation in the first line, then a jar a line, as on the class path
     archive: Path
 
     def jar_list(self) -> list[str]:
         """Give Delta's jars; none where they have not been prepared, or one is there no more."""
         if not self.jars.exists():
             return []
-        jars = self.jars.read_text(encoding="utf-8").splitlines()
+        _, *jars = self.jars.read_text(encoding="utf-8").splitlines()
         return jars if all(Path(jar).exists() for jar in jars) else []
+
+    def is_left_over(self) -> bool:
+        """Tell whether the installation that they belong to is there no more."""
+        installation, *_ = self.jars.read_text(encoding="utf-8").splitlines()
+        return not Path(installation).exists()
 
 
 def prepared() -> Prepared:
     """Name the files that belong to this installation."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=str(Path(home) / "bin") if home else None) or ""
-    spark = find_spec("pyspark")
-    belongs = f"{Path(java).resolve()} {spark and spark.origin} {version('pyspark')} {version('delta-spark')}"
+    belongs = f"{Path(java).resolve()} {installation()} {version('pyspark')} {version('delta-spark')}"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "faceclust"
     name = hashlib.sha256(belongs.encode()).hexdigest()[:12]
     return Prepared(cache / f"{name}.jars", cache / f"{name}.jsa")
+
+
+def installation() -> str:
+    """Give the file that the installation of Spark is known by."""
+    spark = find_spec("pyspark")
+    return str(spark.origin if spark else None)

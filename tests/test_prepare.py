@@ -98,6 +98,19 @@ def test_what_is_prepared_is_for_sessions_on_this_machine(cache, ivy, monkeypatc
     assert not prepared_settings(SparkConfig(), None, False)
 
 
+def test_what_a_deleted_installation_has_left_is_removed(cache, ivy, monkeypatch, tmp_path):
+    cache.mkdir(parents=True)
+    for name in ("kept", "deleted"):
+        (cache / f"{name}.jars").write_text(f"{tmp_path / name}\n{ivy[0]}")
+        (cache / f"{name}.jsa").touch()
+    (tmp_path / "kept").touch()
+    submitting(monkeypatch, 0, b"classes")
+    found = module.prepare()
+    expected = {"kept.jars", "kept.jsa", found.jars.name, found.archive.name}
+    assert {path.name for path in cache.iterdir()} == expected
+    assert not found.is_left_over()
+
+
 def test_where_no_gallery_can_be_clustered_nothing_is_left(cache, ivy, monkeypatch):
     submitting(monkeypatch, 0, b"classes")
     module.prepare()
