@@ -103,7 +103,7 @@ def run(config: Config, run_id: str | None, fresh: bool, yes: bool, as_json: boo
     source, tables = _need(config, "source", "tables")
     if fresh and not yes:
         click.confirm(f"Delete all faceclust tables in {tables}?", abort=True, err=True)
-    session = _session(config, source, tables)
+    session = _session(config, source, tables=tables)
     summary = pipeline.run(session, source, tables, config, run_id=run_id, fresh=fresh)
     _answer(summary.to_dict(), report.describe_run(summary), as_json)
 
@@ -121,7 +121,7 @@ def ingest(config: Config, run_id: str | None, as_json: bool) -> None:
     from faceclust_spark import pipeline, report
 
     source, tables = _need(config, "source", "tables")
-    summary = pipeline.ingest(_session(config, source, tables), source, tables, config, run_id=run_id)
+    summary = pipeline.ingest(_session(config, source, tables=tables), source, tables, config, run_id=run_id)
     _answer(summary.to_dict(), report.describe_run(summary), as_json)
 
 
@@ -216,7 +216,13 @@ def evaluate(config: Config, labels: str | None, slices: Sequence[str], as_json:
     from faceclust_spark import report, verbs
 
     (tables,) = _need(config, "tables")
-    rows = verbs.evaluate(_session(config, tables), tables, config, labels=labels, slices=tuple(slices))
+    rows = verbs.evaluate(
+        _session(config, *([labels] if labels else ()), tables=tables),
+        tables,
+        config,
+        labels=labels,
+        slices=tuple(slices),
+    )
     _answer({"evaluation": rows}, report.describe_evaluation(rows), as_json)
 
 
@@ -233,7 +239,7 @@ def explain(config: Config, image_a: str, image_b: str, as_json: bool) -> None:
     from faceclust_spark import verbs
 
     (tables,) = _need(config, "tables")
-    explanation = verbs.explain(_session(config), tables, image_a, image_b)
+    explanation = verbs.explain(_session(config, tables=tables), tables, image_a, image_b)
     _answer(explanation.to_dict(), str(explanation), as_json)
 
 
@@ -280,12 +286,12 @@ def _with_synth(config: Config, faces: int | None, seed: int | None) -> Config:
     return load_config(None, (), values)
 
 
-def _session(config: Config, *places: str | None, faces: int = 0) -> Any:
-    """Give a session, of a JVM for quick work where little is read and written: faces in places."""
+def _session(config: Config, *sources: str | None, tables: str | None = None, faces: int = 0) -> Any:
+    """Give a session, of a JVM for quick work where sources and tables are small and few faces are drawn."""
     from faceclust_spark.java import holds_little
     from faceclust_spark.session import get_session
 
-    return get_session(config.spark, quick=faces <= _FEW and holds_little(*places))
+    return get_session(config.spark, quick=faces <= _FEW and holds_little(*sources, tables=tables))
 
 
 def _answer(result: dict[str, Any], text: str, as_json: bool) -> None:

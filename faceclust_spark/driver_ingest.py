@@ -47,7 +47,10 @@ def ingested_here(run: Run, source: DataFrame) -> Ingested | None:
         return None
     if not _fits(run, source):
         return None
-    checked = _checked(source.toArrow())
+    rows = source.toArrow()
+    if not rows.num_rows:
+        return None
+    checked = _checked(rows)
     refused = pc.is_valid(checked[c.REASON])
     usable = checked.filter(pc.invert(refused))
     if not usable.num_rows or not _apart(checked, usable):
@@ -78,20 +81,19 @@ def ingested_here(run: Run, source: DataFrame) -> Ingested | None:
 def _fits(run: Run, source: DataFrame) -> bool:
     """Tell whether the source's rows are few enough, and may be sent to the driver at once."""
     first = source.limit(_PEEKED).toArrow()
-    told = pc.unique(pc.list_value_length(first[c.EMBEDDING])).to_pylist()
-    widths = [width for width in told if width]
-    if not widths:
+    widths = pc.fill_null(pc.list_value_length(first[c.EMBEDDING]), 0)
+    whole = first.filter(pc.greater(widths, 0))
+    if not whole.num_rows:
         return False  # no row, or none that tells of the others' size
     faces = first.num_rows if first.num_rows < _PEEKED else count_rows(run.source, source)
-    place, width = place_of(run.spark), max(widths)
-    bytes_of_all = first.nbytes * faces // first.num_rows
+    place, width = place_of(run.spark), pc.max(widths).as_py()
+    bytes_of_all = whole.nbytes * faces // whole.num_rows
     return faces <= most_faces(run.config.spark, width, place) and may_be_sent(bytes_of_all, place)
 
 
 def _checked(rows: pa.Table) -> pa.Table:
-    """Give rows of `stages.row_checks.checked_rows`; a source without rows stays as it is."""
-    batches = rows.to_batches(max_chunksize=_AT_ONCE)
-    return pa.Table.from_batches(map_parts(check_batch, batches)) if batches else rows
+    """Give rows of `stages.row_checks.checked_rows`."""
+    return pa.Table.from_batches(map_parts(check_batch, rows.to_batches(max_chunksize=_AT_ONCE)))
 
 
 def _apart(checked: pa.Table, usable: pa.Table) -> bool:
@@ -109,7 +111,7 @@ def _attribute_widths(usable: pa.Table) -> list[int]:
 
 
 def _quarantine(run: Run, source: DataFrame, refused: pa.Table, usable: pa.Table) -> DataFrame:
-    """Give rows of QUARANTINE: few, so that Spark may write them out."""
+    """Give rows of QUARANTINE, of which Spark makes what its tasks make."""
     if not refused.num_rows:
         return frame_of(run.spark, schemas.QUARANTINE, [])
     width, model = usable[c.WIDTH][0].as_py(), usable[c.EMBEDDING_MODEL][0].as_py()

@@ -53,19 +53,29 @@ def java_options(quick: bool, archive: Path | None) -> str:
     quick: for work of a minute, which a JVM ends sooner that only compiles quickly.
     """
     # A JVM to which the archive does not belong goes without, and need not say so.
-    at_hand = (f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off")
+    at_hand = (f'-XX:SharedArchiveFile="{archive}"', "-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off")
     return " ".join([*(at_hand if archive else ()), *(_QUICK if quick else ())])
 
 
-def holds_little(*places: str | None) -> bool:
-    """Tell whether sources and tables are at most 64 MB of files each, on this machine, or not there yet."""
-    for place in places:
-        path = Path(place or "")
-        if not path.exists() and _ELSEWHERE.search(place or ""):
-            return False
-        total = 0
-        for file in path.rglob("*") if path.is_dir() else [path] if path.exists() else []:
-            total += file.stat().st_size if file.is_file() else 0
-            if total > _LITTLE:
-                return False
-    return True
+def holds_little(*sources: str | None, tables: str | None = None) -> bool:
+    """Tell whether sources and tables are at most 64 MB of files each, on this machine; tables may be new."""
+    if tables and not Path(tables).exists():
+        tables = None if not _ELSEWHERE.search(tables) else tables
+    try:
+        return all(
+            _bytes_of(Path(place or "")) <= _LITTLE for place in (*sources, *([tables] if tables else ()))
+        )
+    except OSError:  # not there, or changing at this moment
+        return False
+
+
+def _bytes_of(path: Path) -> int:
+    """Give the bytes of a file, or of all in a folder, until they are more than little."""
+    if not path.is_dir():
+        return path.stat().st_size
+    total = 0
+    for file in path.rglob("*"):
+        total += file.stat().st_size if file.is_file() else 0
+        if total > _LITTLE:
+            break
+    return total

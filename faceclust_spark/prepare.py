@@ -51,13 +51,16 @@ def prepare() -> Prepared:
         script.write_text(_SCRIPT, encoding="utf-8")
         ended = _submit(script, archive, jars)
         if ended.returncode:
-            told = ended.stderr.strip().rpartition("\n")[2]
+            # What Python says there stands in stdout; stderr is Spark's log.
+            told = (ended.stdout.strip() or ended.stderr.strip()).rpartition("\n")[2]
             raise InfrastructureError(f"a first gallery was not clustered, so nothing is prepared: {told}")
         if archive.exists():
             shutil.move(archive, found.archive)
         else:
             log.warning("this Java has archived no classes: sessions start as before")
-    found.jars.write_text("\n".join([installation(), *jars]), encoding="utf-8")
+    complete = found.jars.with_suffix(".new")
+    complete.write_text("\n".join([installation(), *jars]), encoding="utf-8")
+    complete.replace(found.jars)
     return found
 
 
@@ -83,7 +86,7 @@ def _submit(script: Path, archive: Path, jars: list[str]) -> subprocess.Complete
 
     options = local_settings(_CORES) | {
         "spark.driver.extraClassPath": os.pathsep.join(jars),
-        "spark.driver.extraJavaOptions": f"-XX:ArchiveClassesAtExit={archive}",
+        "spark.driver.extraJavaOptions": f'-XX:ArchiveClassesAtExit="{archive}"',
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     }

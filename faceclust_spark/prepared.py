@@ -25,13 +25,17 @@ class Prepared(NamedTuple):
         """Give Delta's jars; none where they have not been prepared, or one is there no more."""
         if not self.jars.exists():
             return []
-        _, *jars = self.jars.read_text(encoding="utf-8").splitlines()
-        return jars if all(Path(jar).exists() for jar in jars) else []
+        owner, jars = self._lines()
+        return jars if owner == installation() and all(Path(jar).exists() for jar in jars) else []
 
     def is_left_over(self) -> bool:
         """Tell whether the installation that they belong to is there no more."""
-        installation, *_ = self.jars.read_text(encoding="utf-8").splitlines()
-        return not Path(installation).exists()
+        owner, _ = self._lines()
+        return not (owner and Path(owner).exists())
+
+    def _lines(self) -> tuple[str, list[str]]:
+        owner, *jars = self.jars.read_text(encoding="utf-8").splitlines() or [""]
+        return owner, jars
 
 
 def prepared() -> Prepared:

@@ -1,8 +1,9 @@
 """The only place that builds a SparkSession.
 
 An existing session (a notebook's, Databricks', spark-submit's) is taken as it is. Otherwise Java is checked
-first, Delta's jars come from a configured folder or through delta-spark's pinned Maven coordinates, and
-what Spark and the resolver have to say goes to a log file instead of the user's screen.
+first, Delta's jars come from a configured folder, from what `faceclust_spark.prepare` has found, or through
+delta-spark's pinned Maven coordinates, and what Spark and the resolver have to say goes to a log file instead
+of the user's screen.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from faceclust_spark.config import SparkConfig
@@ -16,7 +17,9 @@ from faceclust_spark.java import java_options
 from faceclust_spark.prepared import prepared
 
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-_OTHER_SPARK = ("SPARK_HOME", "SPARK_CONF_DIR")  # with jars and defaults of its own
+# With jars, defaults or options of its own.
+_OTHER_SPARK = ("SPARK_HOME", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS")
+_ONE_JVM = re.compile(r"local(\[.*\])?")  # whose tasks run where the driver does; not `local-cluster`
 
 
 def all_settings(
@@ -32,8 +35,10 @@ def all_settings(
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
         "spark.driver.memory": config.driver_memory,
-        "spark.driver.defaultJavaOptions": java_options(quick, None),
     }
+    options = java_options(quick, None)
+    if options and not _of_another_spark():
+        settings["spark.driver.defaultJavaOptions"] = options
     # One thread a Python worker: Spark already runs a worker a core.
     settings |= {f"spark.executorEnv.{name}": "1" for name in THREAD_LIMITS}
     master = config.master or remote or "local[*]"
@@ -68,15 +73,18 @@ def prepared_settings(config: SparkConfig, remote: str | None, quick: bool) -> d
 
     Nothing where it has not been prepared, or the user says where classes come from.
     """
-    local = (config.master or remote or "local").startswith("local")
+    master = config.settings.get("spark.master") or config.master or remote or "local"
     own = any(name.startswith(("spark.jars", "spark.driver.extraClassPath")) for name in config.settings)
-    if not local or own or config.jars or any(name in os.environ for name in _OTHER_SPARK):
+    if not _ONE_JVM.fullmatch(master) or own or config.jars or _of_another_spark():
         return {}
-    found = prepared()
-    jars = found.jar_list()
+    try:
+        found = prepared()
+        jars = found.jar_list()
+        archive = found.archive if found.archive.exists() else None
+    except (OSError, RuntimeError, PackageNotFoundError):  # no home, an unreadable one, no metadata
+        return {}
     if not jars:
         return {}
-    archive = found.archive if found.archive.exists() else None
     return {
         "spark.driver.extraClassPath": os.pathsep.join(jars),
         "spark.driver.defaultJavaOptions": java_options(quick, archive),
@@ -102,6 +110,10 @@ def delta_jars(folder: str) -> str:
             "there all that `python -m faceclust_spark.prepare` resolves, with network, into ~/.ivy2*/jars"
         )
     return ",".join(jars)
+
+
+def _of_another_spark() -> bool:
+    return any(name in os.environ for name in _OTHER_SPARK)
 
 
 def _local_cores(master: str) -> int:

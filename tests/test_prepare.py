@@ -56,7 +56,7 @@ def submitting(monkeypatch, code, archive=b"", told=""):
         called.extend(jars)
         if archive:
             place.write_bytes(archive)
-        return subprocess.CompletedProcess([], code, "", told)
+        return subprocess.CompletedProcess([], code, told, "INFO ShutdownHookManager: Deleting directory")
 
     monkeypatch.setattr(module, "_submit", submit)
     return called
@@ -90,12 +90,35 @@ def test_what_is_prepared_is_for_sessions_on_this_machine(cache, ivy, monkeypatc
     assert not prepared_settings(SparkConfig(jars="folder"), None, False)
     for own in ("spark.jars.packages", "spark.jars.ivySettings", CLASS_PATH):
         assert not prepared_settings(SparkConfig(settings={own: "mine"}), None, False)
-    for name in ("SPARK_HOME", "SPARK_CONF_DIR"):
+    for other in ("local-cluster[2,1,1024]", "yarn"):
+        assert not prepared_settings(SparkConfig(master=other), None, False)
+        assert not prepared_settings(SparkConfig(settings={"spark.master": other}), None, False)
+    for name in ("SPARK_HOME", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS"):
         with monkeypatch.context() as patch:
             patch.setenv(name, str(cache))
             assert not prepared_settings(SparkConfig(), None, False)
     ivy[0].unlink()
     assert not prepared_settings(SparkConfig(), None, False)
+
+
+def test_half_a_file_and_no_home_are_as_if_nothing_were_prepared(cache, ivy, monkeypatch):
+    submitting(monkeypatch, 0)
+    found = module.prepare()
+    assert prepared_settings(SparkConfig(), None, False)
+    for text in ("", f"elsewhere\n{ivy[0]}"):
+        found.jars.write_text(text)
+        assert not prepared_settings(SparkConfig(), None, False)
+    assert module.prepare().jar_list() == [str(ivy[0])]
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert not prepared_settings(SparkConfig(), None, False)
+
+
+def test_options_of_another_spark_are_left_to_it(monkeypatch):
+    assert OPTIONS not in all_settings(SparkConfig(master="yarn"), None, False, {})
+    assert OPTIONS in all_settings(SparkConfig(master="yarn"), None, True, {})
+    monkeypatch.setenv("SPARK_CONF_DIR", "site")
+    assert OPTIONS not in all_settings(SparkConfig(master="yarn"), None, True, {})
 
 
 def test_what_a_deleted_installation_has_left_is_removed(cache, ivy, monkeypatch, tmp_path):
@@ -114,7 +137,7 @@ def test_what_a_deleted_installation_has_left_is_removed(cache, ivy, monkeypatch
 def test_where_no_gallery_can_be_clustered_nothing_is_left(cache, ivy, monkeypatch):
     submitting(monkeypatch, 0, b"classes")
     module.prepare()
-    submitting(monkeypatch, 1, b"half", "some pages\nno space left")
+    submitting(monkeypatch, 1, b"half", "some pages\nno space left")  # with Python's stderr in stdout
     with pytest.raises(InfrastructureError, match="nothing is prepared: no space left"):
         module.prepare()
     assert not list(cache.iterdir())
@@ -125,7 +148,7 @@ def test_where_no_gallery_can_be_clustered_nothing_is_left(cache, ivy, monkeypat
 def test_options_of_the_jvm(quick, archive):
     options = java_options(quick, archive)
     assert ("TieredStopAtLevel=1" in options) == quick
-    assert ("-XX:SharedArchiveFile=classes.jsa" in options) == bool(archive)
+    assert ('-XX:SharedArchiveFile="classes.jsa"' in options) == bool(archive)  # a path may hold spaces
     assert bool(options) == (quick or bool(archive))
 
 
@@ -135,10 +158,14 @@ def test_little_is_what_this_machine_holds_in_few_bytes(tmp_path, monkeypatch):
     (tmp_path / "source.parquet").write_bytes(bytes(100))
     for part in ("one", "two"):
         (tmp_path / "tables" / "faces" / part).write_bytes(bytes(50))
-    places = [str(tmp_path / name) for name in ("source.parquet", "tables", "not-yet")]
-    assert holds_little(*places)
-    (tmp_path / "tables" / "faces" / "three").write_bytes(b"a")
-    assert not holds_little(*places)
+    source, tables = str(tmp_path / "source.parquet"), str(tmp_path / "tables")
     assert holds_little()
+    assert holds_little(source, tables=tables)
+    assert holds_little(source, tables=str(tmp_path / "not-yet"))
+    (tmp_path / "tables" / "faces" / "three").write_bytes(b"a")
+    assert not holds_little(source, tables=tables)
     for elsewhere in ("s3a://bucket/faces", "file:/somewhere", "catalog.schema", "main.faces.vectors"):
         assert not holds_little(elsewhere)
+        assert not holds_little(source, tables=elsewhere)
+    for missing in ("faces", str(tmp_path / "not-yet"), None):
+        assert not holds_little(source, missing)

@@ -79,10 +79,12 @@ class Lease:
     def _give_back(self) -> None:
         """Let the lease expire now.
 
-        By a plain write, which takes a session seconds less than its first UPDATE, where nobody has written
-        since this process did. Delta refuses it if somebody does meanwhile.
+        By a plain write, which takes a session seconds less than its first UPDATE, where it cannot have
+        expired and nobody has written since. Delta refuses it if somebody does while it is written.
         """
-        if self._store.version(LEASE) == self._version:
+        held = time.monotonic() - self._renewed < self._seconds
+        same = held and self._store.version(LEASE) == self._version
+        if same and self._read()[c.TOKEN] == self._token:  # a broken lease's table is another one
             self._store.replace(LEASE, self._row(0.0), self._run_id)
         else:
             self._update(f"{c.EXPIRES_AT} = current_timestamp()", self._is_own())

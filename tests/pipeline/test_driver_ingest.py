@@ -133,6 +133,17 @@ def test_stored_faces_too_many_and_settings_leave_a_batch_to_the_tasks(spark, st
     assert ingested_here(run_of(spark, store), source) is None
 
 
+def test_rows_without_a_face_tell_nothing_of_the_size_of_the_others(spark, store, monkeypatch):
+    asked = []
+    monkeypatch.setattr("faceclust_spark.driver_ingest.may_be_sent", lambda size, place: asked.append(size))
+    nobody = [(f"x{number}", None, *row(0)[2:]) for number in range(19)]
+    assert (
+        ingested_here(run_of(spark, store), frame(spark, [*nobody, *map(row, range(181))]).coalesce(1))
+        is None
+    )
+    assert asked[0] >= 200 * 6 * 4
+
+
 def test_numpy_files_are_counted_without_reading_them(spark, store, tmp_path):
     rows = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
     np.save(tmp_path / "embeddings.npy", rows)

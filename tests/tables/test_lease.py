@@ -38,6 +38,26 @@ def test_a_killed_run_takes_its_lease_over_and_the_dead_process_notices(spark, s
             pass
 
 
+def test_the_end_of_a_run_whose_lease_was_broken_leaves_the_next_one_its_own(spark, store):
+    broken = Lease(spark, store, "first")
+    broken.__enter__()
+    store.drop(LEASE)  # as the refusal tells to
+    with Lease(spark, store, "second"):
+        assert store.version(LEASE) == broken._version == 0
+        broken.__exit__(None, None, None)
+        with pytest.raises(LeaseHeldError, match="run second"), Lease(spark, store, "third"):
+            pass
+
+
+def test_a_lease_is_given_back_without_an_update(spark, store, monkeypatch):
+    with Lease(spark, store, "first"):
+        monkeypatch.setattr(Lease, "_update", lambda *_: pytest.fail("an UPDATE takes seconds"))
+    monkeypatch.undo()
+    with Lease(spark, store, "second"):
+        pass
+    assert store.read(LEASE).count() == 1
+
+
 def test_an_expired_lease_goes_to_whoever_comes(spark, store):
     slept = Lease(spark, store, "first", seconds=0.01)
     slept._thread = threading.Thread()  # nobody renews it
