@@ -114,9 +114,16 @@ def _library(jar: str) -> str:
     return re.sub(r"-\d[^-]*(-[A-Za-z0-9]+)?\.jar$", "", jar)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prepare. Leave with a message where Spark does not work; without a place for files, do without."""
     configure_logging()
     try:
         prepare()
     except FaceclustError as error:
         sys.exit(f"faceclust: {error}")
+    except (OSError, RuntimeError) as error:  # no home, or none to write to
+        log.warning("nothing is kept, and sessions start as before: %s", error)
+
+
+if __name__ == "__main__":
+    main()

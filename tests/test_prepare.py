@@ -169,3 +169,15 @@ def test_little_is_what_this_machine_holds_in_few_bytes(tmp_path, monkeypatch):
         assert not holds_little(source, tables=elsewhere)
     for missing in ("faces", str(tmp_path / "not-yet"), None):
         assert not holds_little(source, missing)
+
+
+def test_a_home_that_cannot_be_written_to_costs_time_only(cache, ivy, monkeypatch, caplog):
+    submitting(monkeypatch, 0, b"classes")
+    cache.parent.write_text("a file where the folder would be")
+    monkeypatch.setattr(module, "configure_logging", lambda: None)
+    module.main()
+    assert "nothing is kept, and sessions start as before" in caplog.text
+    cache.parent.unlink()
+    submitting(monkeypatch, 1, told="no memory")
+    with pytest.raises(SystemExit, match="faceclust: a first gallery was not clustered"):
+        module.main()
