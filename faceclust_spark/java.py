@@ -59,12 +59,10 @@ def java_options(quick: bool, archive: Path | None) -> str:
 
 def holds_little(*sources: str | None, tables: str | None = None) -> bool:
     """Tell whether sources and tables are at most 64 MB of files each, on this machine; tables may be new."""
-    if tables and not Path(tables).exists():
-        tables = None if not _ELSEWHERE.search(tables) else tables
+    new = not tables or not (Path(tables).exists() or _ELSEWHERE.search(tables))
+    places = sources if new else (*sources, tables)
     try:
-        return all(
-            _bytes_of(Path(place or "")) <= _LITTLE for place in (*sources, *([tables] if tables else ()))
-        )
+        return all(_bytes_of(Path(place or "")) <= _LITTLE for place in places)
     except OSError:  # not there, or changing at this moment
         return False
 
