@@ -52,7 +52,7 @@ def ingested_here(run: Run, source: DataFrame) -> Ingested | None:
         return None
     checked = _checked(rows)
     refused = pc.is_valid(checked[c.REASON])
-    usable = checked.filter(pc.invert(refused))
+    usable = checked.filter(pc.invert(refused)) if pc.any(refused).as_py() else checked
     if not usable.num_rows or not _apart(checked, usable):
         return None
     statistics, fresh = None, None
