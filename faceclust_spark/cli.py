@@ -6,13 +6,14 @@ Exit codes: 0 done, 1 a fault of the program, 2 config, 3 data, 4 infrastructure
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -35,6 +36,8 @@ from faceclust_spark.options import (
 )
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from faceclust_spark.config import Config
 
 log = logging.getLogger(__name__)
@@ -103,8 +106,8 @@ def run(config: Config, run_id: str | None, fresh: bool, yes: bool, as_json: boo
     source, tables = _need(config, "source", "tables")
     if fresh and not yes:
         click.confirm(f"Delete all faceclust tables in {tables}?", abort=True, err=True)
-    session = _session(config, source, tables=tables)
-    summary = pipeline.run(session, source, tables, config, run_id=run_id, fresh=fresh)
+    with _session(config, source, tables=tables) as session:
+        summary = pipeline.run(session, source, tables, config, run_id=run_id, fresh=fresh)
     _answer(summary.to_dict(), report.describe_run(summary), as_json)
 
 
@@ -121,7 +124,8 @@ def ingest(config: Config, run_id: str | None, as_json: bool) -> None:
     from faceclust_spark import pipeline, report
 
     source, tables = _need(config, "source", "tables")
-    summary = pipeline.ingest(_session(config, source, tables=tables), source, tables, config, run_id=run_id)
+    with _session(config, source, tables=tables) as session:
+        summary = pipeline.ingest(session, source, tables, config, run_id=run_id)
     _answer(summary.to_dict(), report.describe_run(summary), as_json)
 
 
@@ -139,7 +143,8 @@ def plan(config: Config, output: Path | None, as_json: bool, **asked: Any) -> No
 
     (source,) = _need(config, "source")
     given = {name: value for name, value in asked.items() if value is not None}
-    found = verb.plan(_session(config, source), source, config, **given)
+    with _session(config, source) as session:
+        found = verb.plan(session, source, config, **given)
     if output is not None:
         output.write_text(report.plan_file(found), encoding="utf-8")
     _answer(found.to_dict(), report.describe_plan(found), as_json)
@@ -159,7 +164,8 @@ def synth(config: Config, output: str, faces: int | None, seed: int | None, as_j
     from faceclust_spark import verbs
 
     config = _with_synth(config, faces, seed)
-    result = verbs.synthesise(_session(config, faces=config.synth.faces), output, config)
+    with _session(config, faces=config.synth.faces) as session:
+        result = verbs.synthesise(session, output, config)
     _answer(result, f"{result['faces']:,} faces written to {output}", as_json)
 
 
@@ -187,7 +193,8 @@ def train(config: Config, sources: Sequence[str], folder: Path, as_json: bool) -
     """
     from faceclust_spark import report, verbs
 
-    card = verbs.train_model(_session(config, *sources), sources, folder, config)
+    with _session(config, *sources) as session:
+        card = verbs.train_model(session, sources, folder, config)
     _answer(card, report.describe_model(card, folder), as_json)
 
 
@@ -216,13 +223,8 @@ def evaluate(config: Config, labels: str | None, slices: Sequence[str], as_json:
     from faceclust_spark import report, verbs
 
     (tables,) = _need(config, "tables")
-    rows = verbs.evaluate(
-        _session(config, *([labels] if labels else ()), tables=tables),
-        tables,
-        config,
-        labels=labels,
-        slices=tuple(slices),
-    )
+    with _session(config, *([labels] if labels else ()), tables=tables) as session:
+        rows = verbs.evaluate(session, tables, config, labels=labels, slices=tuple(slices))
     _answer({"evaluation": rows}, report.describe_evaluation(rows), as_json)
 
 
@@ -239,7 +241,8 @@ def explain(config: Config, image_a: str, image_b: str, as_json: bool) -> None:
     from faceclust_spark import verbs
 
     (tables,) = _need(config, "tables")
-    explanation = verbs.explain(_session(config, tables=tables), tables, image_a, image_b)
+    with _session(config, tables=tables) as session:
+        explanation = verbs.explain(session, tables, image_a, image_b)
     _answer(explanation.to_dict(), str(explanation), as_json)
 
 
@@ -262,7 +265,8 @@ def demo(config: Config, faces: int | None, seed: int | None, folder: Path, as_j
     from faceclust_spark import report, verbs
 
     config = _with_synth(config, faces, seed)
-    result = verbs.demo(_session(config, faces=config.synth.faces), folder, config)
+    with _session(config, faces=config.synth.faces) as session:
+        result = verbs.demo(session, folder, config)
     _answer(result.to_dict(), report.describe_demo(result), as_json)
 
 
@@ -286,12 +290,18 @@ def _with_synth(config: Config, faces: int | None, seed: int | None) -> Config:
     return load_config(None, (), values)
 
 
-def _session(config: Config, *sources: str | None, tables: str | None = None, faces: int = 0) -> Any:
+@contextlib.contextmanager
+def _session(
+    config: Config, *sources: str | None, tables: str | None = None, faces: int = 0
+) -> Iterator[SparkSession]:
     """Give a session, of a JVM for quick work where sources and tables are small and few faces are drawn."""
+    from faceclust_spark.interrupts import cancelling_on_interrupt
     from faceclust_spark.java import holds_little
     from faceclust_spark.session import get_session
 
-    return get_session(config.spark, quick=faces <= _FEW and holds_little(*sources, tables=tables))
+    session = get_session(config.spark, quick=faces <= _FEW and holds_little(*sources, tables=tables))
+    with cancelling_on_interrupt(session):
+        yield session
 
 
 def _answer(result: dict[str, Any], text: str, as_json: bool) -> None:

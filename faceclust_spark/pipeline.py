@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from faceclust_spark import steps
 from faceclust_spark.config import Config
+from faceclust_spark.interrupts import cancelling_on_interrupt, raising_on_interrupt
 from faceclust_spark.report import RunSummary, summarise_run
 from faceclust_spark.run_state import Run, load_model_of
 from faceclust_spark.stages.sources import read_source
@@ -103,7 +104,7 @@ def _run(
         if looked:
             looked.result()
     log.info("run %s: %s into %s", run_id, source, store.base)
-    with Lease(spark, store, run_id) as lease:
+    with raising_on_interrupt(), Lease(spark, store, run_id) as lease:
         if fresh:
             store.drop_all()
         this = Run(spark, store, lease, config, run_id, source)
@@ -115,7 +116,8 @@ def _run(
                     continue
                 standing.forget(stage)
                 outputs = stage.replaces or schemas.ALL_TABLES
-                with ledger.stage(stage.name, stage.reads, outputs) as record:
+                recorded = ledger.stage(stage.name, stage.reads, outputs)
+                with recorded as record, cancelling_on_interrupt(spark):
                     record.outcome = stage.work(this)
         details = {stage.name: ledger.details(stage.name) for stage in stages}
         return summarise_run(run_id, store.base, details, ledger.seconds)

@@ -87,7 +87,7 @@ def _foundations() -> tuple[str, ...]:
 # Who may import whom: each layer those before it, and itself.
 LAYERS = (
     ("config", "errors", "log", "options"),
-    ("kernels", "java", "prepared", "failures"),
+    ("kernels", "java", "prepared", "failures", "interrupts"),
     ("arrow", "local", "training", "explanation", "tables.columns", "tables.schemas", "tables.delta_log"),
     ("pictures", "group_view"),
     ("group_pictures",),
