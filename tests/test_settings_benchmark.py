@@ -1,0 +1,57 @@
+"""What settings are worth: every change is one, and the table from end to end."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from commands import ROOT
+
+from faceclust_spark.config import Config, SynthConfig, load_config
+from faceclust_spark.kernels.model import SHIPPED
+from faceclust_spark.kernels.synth import draw_gallery
+
+sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+
+import settings
+from accuracy_faces import Faces
+
+
+def synthetic(name: str) -> Faces:
+    drawn = draw_gallery(SynthConfig(faces=600, dimension=48 if name.endswith("512") else 32, seed=3))
+    sources = np.full(len(drawn.labels), "studio", object)
+    return Faces(drawn.image_ids, drawn.embeddings, drawn.attributes, drawn.labels, sources)
+
+
+@pytest.mark.parametrize("name", [name for name in settings.CHANGES if name != "defaults"])
+def test_a_change_changes_settings_or_attributes(name):
+    change, values = settings.CHANGES[name], synthetic("dev").attributes
+    changed = change.attributes(values)
+    other_settings = load_config(None, list(change.settings)).hash() != Config().hash()
+    assert other_settings != (not np.array_equal(changed, values, equal_nan=True))
+
+
+def test_attributes_in_another_order_are_the_same_ones_and_shuffled_ones_the_same_values():
+    values = synthetic("dev").attributes
+    missing = np.isnan(values).mean()
+    for name, axis in (("other_order", 1), ("shuffled_attributes", 0)):
+        changed = settings.CHANGES[name].attributes(values)
+        assert np.array_equal(np.sort(changed, axis=axis), np.sort(values, axis=axis), equal_nan=True)
+    some = settings.CHANGES["half_attributes"].attributes(values)
+    assert some.shape[1] == values.shape[1] // 2 and missing + 0.05 < np.isnan(some).mean() < missing + 0.2
+
+
+def test_the_table_of_three_changes(monkeypatch, capsys):
+    monkeypatch.setattr(settings, "read_faces", synthetic)
+    names = ["defaults", "no_rounds", "no_attributes"]
+    monkeypatch.setattr(
+        sys, "argv", ["settings.py", "--model", next(iter(SHIPPED)), "--only", ",".join(names)]
+    )
+    settings.main()
+    printed = capsys.readouterr()
+    rows = json.loads(printed.out.splitlines()[-1])["results"]
+    assert [(row["set"], row["change"]) for row in rows] == [(s, n) for s in settings.DEV_SETS for n in names]
+    assert len({row["mean_f"] for row in rows}) > 2 and all(0 < row["mean_f"] <= 1 for row in rows)
+    assert "| without rounds | 0." in printed.err
