@@ -20,6 +20,7 @@ _COMPONENT = 10  # bytes, with the copies that are made
 _SENT = 200  # bytes of a face that are sent with its vector: attributes, ids, what Arrow adds
 _ADDED = 1.25  # by Spark, to the bytes of a source's rows
 _SOURCE_HERE, _SOURCE_ANYWHERE = 1 << 29, 1 << 28  # bytes that are sent at most; a heap of 1 GB holds them
+_RESULT, _SPARKS_RESULT = "spark.driver.maxResultSize", "1g"  # as Spark has it by itself
 _SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -69,8 +70,21 @@ def place_of(session: SparkSession) -> Place:
     from pyspark.sql.utils import is_remote
 
     here = not is_remote() and (session.conf.get("spark.master", None) or "").startswith("local")
-    told = session.conf.get("spark.driver.maxResultSize", None) or "1g"
+    return Place(here, _bytes_of(session.conf.get(_RESULT, None) or _SPARKS_RESULT))
+
+
+def place_of_plan(config: SparkConfig, cores: int) -> Place:
+    """Tell where the tasks of a session to come will run, and what they may send.
+
+    More cores than this machine has are a cluster's, which has Spark's own limit unless the config sets one.
+    """
+    here = cores <= (os.cpu_count() or 1) and (config.master or "local").startswith("local")
+    return Place(here, _bytes_of(config.settings.get(_RESULT, "0" if here else _SPARKS_RESULT)))
+
+
+def _bytes_of(told: str) -> int | None:
+    """Read a size as Spark writes it, such as 512m; None for no limit, and for what is not a size."""
     size = re.fullmatch(r"(\d+)([kmgt]?)b?", told.strip().lower())
     if size is None or size[1] == "0":
-        return Place(here)
-    return Place(here, int(size[1]) << _SHIFTS[size[2]])
+        return None
+    return int(size[1]) << _SHIFTS[size[2]]

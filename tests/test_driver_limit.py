@@ -14,6 +14,7 @@ from faceclust_spark.driver_limit import (
     may_be_sent,
     most_faces,
     place_of,
+    place_of_plan,
 )
 
 GIB = 1 << 30
@@ -90,3 +91,18 @@ def test_a_session_tells_where_its_tasks_run(settings, expected):
 
 def test_a_session_of_ours_sends_whatever_fits(spark):
     assert place_of(spark) == Place(True)
+
+
+@pytest.mark.parametrize(
+    ("master", "cores", "settings", "expected"),
+    [
+        (None, 2, {}, Place(True)),
+        ("local[2]", 2, {"spark.driver.maxResultSize": "512m"}, Place(True, GIB // 2)),
+        ("local[2]", 3, {}, Place(False, GIB)),
+        ("spark://here:7077", 1, {}, Place(False, GIB)),
+        (None, 1_000, {"spark.driver.maxResultSize": "0"}, Place(False)),
+    ],
+)
+def test_a_plan_knows_the_place_by_its_cores_and_settings(monkeypatch, master, cores, settings, expected):
+    monkeypatch.setattr(driver_limit.os, "cpu_count", lambda: 2)
+    assert place_of_plan(SparkConfig(master=master, settings=settings), cores) == expected

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from faceclust_spark.config import Config
-from faceclust_spark.driver_limit import Place, may_be_sent, most_faces
+from faceclust_spark.driver_limit import may_be_sent, most_faces, place_of_plan
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.cells import cell_count
 from faceclust_spark.planning.choices import (
@@ -136,10 +135,10 @@ def predict(gallery: Gallery, measured: Measured, sample: GallerySample, cores: 
     chosen = choose_settings(gallery, counts, structure, measured.config, cluster, measured.recall)
     config = with_choices(measured.config, chosen)
     tables = table_bytes(gallery, counts, counts.refined)
-    one_machine = cores <= (os.cpu_count() or 1) and (config.spark.master or "local").startswith("local")
-    driver_faces = most_faces(config.spark, gallery.dimension, Place(one_machine))
+    place = place_of_plan(config.spark, cores)
+    driver_faces = most_faces(config.spark, gallery.dimension, place)
     in_driver = gallery.faces <= driver_faces
-    checked_there = in_driver and may_be_sent(int(source_bytes(gallery)), Place(one_machine))
+    checked_there = in_driver and may_be_sent(int(source_bytes(gallery)), place)
     shuffles = shuffle_bytes(gallery, counts, structure, cluster.partitions)
     if in_driver:
         by_tasks = () if checked_there else ("ingest",)
