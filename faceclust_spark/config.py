@@ -121,6 +121,8 @@ class CoarseGroupsConfig(Section):
     random_links: Annotated[float, Field(gt=0.0)] = 1.5  # auto: chance links a face at the lowest
     # auto: each threshold above the lowest, in s.d. of random pairs
     spread: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 1.1, 2.2)
+    # centre and spread of the cosines of two people's faces; auto: from the gallery, which needs two people
+    random_pairs: tuple[Cosine, Annotated[float, Field(gt=0.0, le=1.0)]] | Auto = "auto"
     random_pairs_sample: Annotated[int, Field(ge=50)] = 2_000  # faces that random pairs come from
     max_size: Annotated[int, Field(ge=2)] = 300  # faces of a group, unless it grew from a large core
     core_growth: Annotated[float, Field(ge=1.0)] = 1.5  # a core may grow by this factor, beyond max_size too

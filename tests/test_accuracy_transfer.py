@@ -78,9 +78,23 @@ def test_distractors_are_as_far_from_each_other_as_the_real_faces(halves):
     wide = faces._replace(embeddings=(faces.embeddings @ turn).astype(np.float32))
     hidden = transfer.hide(wide, 2)
     assert hidden.embeddings.shape[1] == 96
-    _, real = random_pairs(quantise(wide.vectors()))
-    _, added = random_pairs(quantise(hidden.vectors()[len(faces.labels) :][:1_000]))
+    real = random_pairs(quantise(wide.vectors())).spread
+    added = random_pairs(quantise(hidden.vectors()[len(faces.labels) :][:1_000])).spread
     assert added == pytest.approx(real, rel=0.1) and real > 1.3 * 96**-0.5
+
+
+@pytest.mark.parametrize("share", [0.3, 0.75])
+def test_an_album_is_mainly_of_one_person(halves, share):
+    faces = halves.unseen["dev"]
+    album = transfer.draw_album(faces, share)
+    every, album_sizes = (
+        dict(zip(*np.unique(f.labels, return_counts=True), strict=True)) for f in (faces, album)
+    )
+    main, *others = sorted(album_sizes, key=album_sizes.get, reverse=True)
+    assert album_sizes == {person: every[person] for person in album_sizes}  # whole people
+    assert every[main] == max(every.values())
+    assert others and all(4 * every[person] <= every[main] for person in others)
+    assert every[main] / len(album.labels) >= share > every[main] / (len(album.labels) + every[main] / 4)
 
 
 def test_whole_people_are_drawn_until_there_are_enough(halves):

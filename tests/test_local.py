@@ -260,3 +260,16 @@ def test_a_model_without_refined_similarities_is_refused_before_the_work(tmp_pat
     monkeypatch.setattr("faceclust_spark.local.group_faces", None)
     with pytest.raises(ConfigError, match=r"set clusters\.rule=confidence"):
         cluster(gallery()[0], config=load_config(values=values))
+
+
+def test_a_gallery_of_one_person_is_doubted_and_clustered_once_it_is_said_how_different_people_are(caplog):
+    generator = np.random.default_rng(3)
+    person = normalise(generator.normal(size=(1, 128)))
+    faces = person + 0.7 * normalise(generator.normal(size=(60, 128)))
+    alone = cluster(faces)
+    assert "coarse_groups.random_pairs=[0.0,0.1]" in caplog.text
+    caplog.clear()
+    told = cluster(faces, config=load_config(None, ["coarse_groups.random_pairs=[0.0,0.1]"]))
+    assert not caplog.text
+    assert len(set(told.labels)) <= 3
+    assert len(set(alone.labels)) > 30

@@ -15,6 +15,11 @@ from faceclust_spark.kernels.grid import cosine_matrix
 SAMPLE = "thresholds"  # purpose of the sample, see ids.sample_rows
 LOWEST_FLOOR = 2.65  # s.d. above random pairs; both real galleries: cosine 0.25
 LOWEST_ROOT = 2.9  # s.d.; only tiny galleries would go below
+_QUANTILES = np.array([0.0228, 0.1587, 0.5, 0.8413])  # of a normal distribution: -2, -1, 0 and 1 s.d.
+_NORMAL = 1.2  # times by which a side may be too long or too short: galleries of many people reach 1.07
+_SHARE_STEP = 0.02
+_OF_ONE_PERSON = 0.45  # in the middle of all pairs; of strangers only where an embedding is off centre
+_FEWEST_PAIRS = 200  # to describe
 HIGHEST = 0.95  # of what `auto` chooses: a threshold above would separate images of one photo
 
 
@@ -33,17 +38,40 @@ class Thresholds(NamedTuple):
     groups_chosen_by: str
 
 
-def random_pairs(sample: NDArray[np.int16]) -> tuple[float, float]:
-    """Give centre and spread of the cosines of all pairs of a sample `(m, d)`.
+class RandomPairs(NamedTuple):
+    """The cosines of pairs of different people in a gallery."""
 
-    Median, and median minus the 15.87 % quantile: pairs of the same person live in the upper tail
-    and would widen an ordinary standard deviation. Fewer than 20 faces: those of a typical model.
+    centre: float
+    spread: float
+    same: float  # share of all pairs taken for pairs of one person, and left out
+
+
+def random_pairs(sample: NDArray[np.int16]) -> RandomPairs:
+    """Describe the cosines of all pairs of a sample `(m, d)` that are not of one person.
+
+    Median, and median minus the 15.87 % quantile, of the lower part of all cosines: pairs of the same
+    person live in the upper tail. Few of them do not matter, and nothing is left out. Where one person has
+    much of the gallery, as in an album, the least share is left out, in steps, without which the rest is
+    shaped as a normal distribution: as far up from the median to the 84.13 % quantile as down to the
+    15.87 %, and half of the way down to the 2.28 %. A gallery of one person alone cannot be told from one of
+    strangers (`doubt_of`). Fewer than 20 faces: those of a typical model.
     """
     if len(sample) < 20:
-        return 0.0, 0.1
-    cosines = cosine_matrix(sample, sample)[np.triu_indices(len(sample), 1)]
-    low, middle = np.quantile(cosines.astype(np.float64), [0.1587, 0.5], method="lower")
-    return float(middle), float(max(middle - low, 1e-3))
+        return RandomPairs(0.0, 0.1, 0.0)
+    cosines = np.sort(cosine_matrix(sample, sample)[np.triu_indices(len(sample), 1)])
+    shares = np.arange(0.0, 1.0 - min(_FEWEST_PAIRS / len(cosines), 1.0) + _SHARE_STEP / 2, _SHARE_STEP)
+    best, least = RandomPairs(0.0, 0.1, 0.0), np.inf
+    for share in shares:
+        rows = (_QUANTILES * (1.0 - share) * (len(cosines) - 1)).astype(np.int64)
+        far, low, middle, high = cosines[rows].astype(np.float64)
+        spread = max(middle - low, 1e-3)
+        lopsided = np.array([high - middle, (middle - far) / 2]) / spread
+        misfit = float(np.max(np.maximum(lopsided, 1 / np.maximum(lopsided, 1e-9))))
+        if misfit < least:
+            best, least = RandomPairs(float(middle), float(spread), float(share)), misfit
+        if misfit <= _NORMAL:
+            break
+    return best
 
 
 def choose_thresholds(
@@ -60,11 +88,15 @@ def choose_thresholds(
     sample: int16 `(m, d)`, in the order of ids.sample_rows. Raises ConfigError where a given floor
     lies above the lowest given threshold.
     """
-    mean, spread = random_pairs(sample)
+    given = groups.random_pairs
+    mean, spread, same = random_pairs(sample) if given == "auto" else RandomPairs(*given, 0.0)
+    without = f", {same:.0%} of the pairs taken for one person's" if same else ""
     if groups.thresholds == "auto":
         z = max(_chance_level(groups.random_links, faces), LOWEST_ROOT)
         levels = tuple(sorted({_chosen(mean + spread * (z + step)) for step in groups.spread}))
-        chosen = f"auto: {groups.random_links:g} chance links a face at {z:.2f} s.d. above random pairs"
+        chosen = (
+            f"auto: {groups.random_links:g} chance links a face at {z:.2f} s.d. above random pairs{without}"
+        )
     else:
         # Two that a FLOAT column cannot tell apart are one.
         levels, chosen = tuple(sorted({_cosine(t) for t in groups.thresholds})), "given"
@@ -81,6 +113,17 @@ def choose_thresholds(
             "lower the floor or raise the threshold"
         )
     return Thresholds(floor, levels, mean, spread, floor_chosen, chosen)
+
+
+def doubt_of(chosen: Thresholds, groups: CoarseGroupsConfig) -> str | None:
+    """Say what is odd about thresholds chosen from a gallery: it may be of one person."""
+    if groups.random_pairs != "auto" or chosen.mean < _OF_ONE_PERSON:
+        return None
+    return (
+        f"two faces of this gallery have a cosine of {chosen.mean:.2f} in the middle, as images of one "
+        f"person have with most embeddings. If nearly all are of one, say how different people are: "
+        "coarse_groups.random_pairs=[0.0,0.1] is typical; else ignore this"
+    )
 
 
 def _chance_level(links: float, faces: int) -> float:

@@ -9,6 +9,7 @@ Always fitted on one half of the people and scored on the other, both ways:
 - source: fitted without one source, scored on it.
 - large: the 40 largest people, as they are, and 32 drawn with 60 to 100 images each, off centre; ours with
   20, 40 and 80 neighbours.
+- album: one person with 15 to 90 % of the images, and others with few, as they are.
 - distractors: 1,000 faces among 10 and 50 times as many synthetic ones; scored on the 1,000.
 
 Ours is the relations model alone: it is the one that serves any embedding. The last line on stdout is one
@@ -40,6 +41,10 @@ from faceclust_spark.training.galleries import Recipe, draw
 FEW_LARGE = Recipe("few, large", people=32, images=(60, 100), least=5, off_centre=0.25)
 LARGEST = 40  # people
 NEIGHBOURS = (20, 40, 80)  # of ours
+ALBUM_SHARES, OTHERS = (
+    (0.15, 0.3, 0.5, 0.75, 0.9),
+    4,
+)  # of an album's main person; times that others have less
 SCORED, TIMES = 1_000, (10, 50)  # real faces, and distractors to each
 DENSE_LIMIT = 20_000  # faces of which a matrix of all pairs is held
 PAIRED = 2_000  # faces, of whose pairs the spread of cosines is taken
@@ -105,6 +110,23 @@ def draw_few_large(faces: Faces) -> Faces:
     return Faces(ids, embeddings, attributes, labels, np.full(len(labels), "drawn", object))
 
 
+def albums(halves: Halves) -> Iterator[Case]:
+    """Take the largest person, and as many images of people with few as leave that one a share."""
+    for name, unseen in halves.unseen.items():
+        known = halves.named(name, *(other for other in DEV_SETS if other != name))
+        for share in ALBUM_SHARES:
+            yield Case(f"{name}, {share:.0%} of one person", known, draw_album(unseen, share))
+
+
+def draw_album(faces: Faces, share: float) -> Faces:
+    """Take all images of the largest person, and whole other people, who have at most a quarter as many."""
+    _, person, sizes = np.unique(faces.labels, return_inverse=True, return_counts=True)
+    main = int(np.argmax(sizes))
+    others = np.random.default_rng(SEED).permutation(np.flatnonzero(sizes * OTHERS <= sizes[main]))
+    room = sizes[main] / share - sizes[main]
+    return faces.take(np.isin(person, [main, *others[np.cumsum(sizes[others]) <= room]]))
+
+
 def many_distractors(halves: Halves) -> Iterator[Case]:
     """Hide faces among synthetic ones."""
     for name, unseen in halves.unseen.items():
@@ -129,7 +151,7 @@ def hide(faces: Faces, times: int) -> Faces:
     the model's space.
     """
     width = faces.embeddings.shape[1]
-    _, of_pairs = random_pairs(quantise(faces.vectors()[:PAIRED]))
+    of_pairs = random_pairs(quantise(faces.vectors()[:PAIRED])).spread
     components = int(np.clip(round(of_pairs**-2), 8, width))
     turn = np.linalg.qr(np.random.default_rng(SEED).normal(size=(width, components)))[0].T
     config = SynthConfig(
@@ -155,6 +177,7 @@ CASES: dict[str, Callable[[Halves], Iterator[Case]]] = {
     "model": other_model,
     "source": other_source,
     "large": few_large,
+    "album": albums,
     "distractors": many_distractors,
 }
 

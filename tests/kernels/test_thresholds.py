@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from faceclust_spark.config import CoarseGroupsConfig, NeighboursConfig
+from faceclust_spark.config import CoarseGroupsConfig, NeighboursConfig, load_config
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.thresholds import (
@@ -10,6 +10,7 @@ from faceclust_spark.kernels.thresholds import (
     LOWEST_FLOOR,
     LOWEST_ROOT,
     choose_thresholds,
+    doubt_of,
     random_pairs,
 )
 
@@ -29,18 +30,58 @@ def choose(sample, faces=10_000, floor="auto", **groups):
 def test_centre_and_spread_are_those_of_random_pairs(width, off_centre):
     sample = random_faces(width=width, off_centre=off_centre)
     cosines = cosine_matrix(sample, sample)[np.triu_indices(len(sample), 1)]
-    centre, spread = random_pairs(sample)
+    centre, spread, same = random_pairs(sample)
     assert centre == pytest.approx(cosines.mean(), abs=0.003)
     assert spread == pytest.approx(cosines.std(), rel=0.03)
+    assert same == 0
 
 
 def test_pairs_of_the_same_person_hardly_count():
     sample = random_faces()
     people = sample.copy()
     people[:400] = people[np.arange(400) // 8 * 8]  # 50 persons of 8 equal faces: 0.8 % of all pairs
-    assert random_pairs(people)[1] == pytest.approx(random_pairs(sample)[1], rel=0.06)
+    assert random_pairs(people).spread == pytest.approx(random_pairs(sample).spread, rel=0.06)
     every = cosine_matrix(people, people)[np.triu_indices(len(people), 1)]
-    assert every.std() > 1.2 * random_pairs(people)[1]  # what an ordinary deviation would say
+    assert every.std() > 1.2 * random_pairs(people).spread  # what an ordinary deviation would say
+
+
+def album(share, off_centre=0.0, count=600):
+    """Give faces of which a share is of one person, with cosines of about 0.6 to each other."""
+    faces = random_faces(count, off_centre=off_centre)
+    person = (
+        normalise(faces[:1]) + random_faces(round(share * count), seed=1) / np.linalg.norm(faces[0]) * 0.8
+    )
+    return np.concatenate([quantise(normalise(person)), faces[round(share * count) :]])
+
+
+@pytest.mark.parametrize("off_centre", [0.0, 0.5])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+def test_the_pairs_of_one_person_with_much_of_the_gallery_do_not_count(share, off_centre):
+    faces = album(share, off_centre)
+    of_person = np.arange(len(faces)) < round(share * len(faces))
+    rows, columns = np.triu_indices(len(faces), 1)
+    strangers = cosine_matrix(faces, faces)[rows, columns][~(of_person[rows] & of_person[columns])]
+    centre, spread, same = random_pairs(faces)
+    mean, deviation = float(strangers.mean()), float(strangers.std())
+    for steps in (0, 3, 5):  # where thresholds lie
+        assert centre + steps * spread == pytest.approx(mean + steps * deviation, abs=0.8 * deviation)
+    assert same == pytest.approx(share**2, abs=0.08)
+
+
+def test_what_is_left_out_is_told():
+    faces = album(0.5)
+    told = f"above random pairs, {random_pairs(faces).same:.0%} of the pairs taken for one person's"
+    assert choose(faces).groups_chosen_by.endswith(told) and random_pairs(faces).same > 0.1
+
+
+def test_one_person_alone_is_described_as_it_is():
+    faces = album(1.0)
+    cosines = cosine_matrix(faces, faces)[np.triu_indices(len(faces), 1)]
+    assert random_pairs(faces) == (
+        pytest.approx(np.median(cosines), abs=1e-3),
+        pytest.approx(cosines.std(), rel=0.1),
+        0,
+    )
 
 
 def test_centre_and_spread_do_not_depend_on_the_order():
@@ -50,19 +91,35 @@ def test_centre_and_spread_do_not_depend_on_the_order():
 
 @pytest.mark.parametrize("count", [0, 1, 2, 19])
 def test_tiny_galleries_are_measured_by_a_typical_model(count):
-    assert random_pairs(random_faces(count=max(count, 1))[:count]) == (0.0, 0.1)
+    assert random_pairs(random_faces(count=max(count, 1))[:count]) == (0.0, 0.1, 0.0)
     chosen = choose(random_faces(count=20)[:count], faces=count)
     assert chosen.floor == pytest.approx(0.1 * LOWEST_FLOOR, abs=1e-6)
     assert chosen.groups == pytest.approx([0.1 * (LOWEST_ROOT + step) for step in (0, 1.1, 2.2)])
 
 
 def test_equal_faces_leave_a_spread_above_zero():
-    centre, spread = random_pairs(np.repeat(random_faces(count=1), 30, axis=0))
+    centre, spread, _ = random_pairs(np.repeat(random_faces(count=1), 30, axis=0))
     assert centre == pytest.approx(1, abs=1e-3)
     assert spread == 1e-3
     chosen = choose(np.repeat(random_faces(count=1), 30, axis=0))
     assert chosen.groups == (float(np.float32(HIGHEST)),)  # three that fell together
     assert chosen.floor <= chosen.groups[0]
+
+
+def test_one_person_alone_raises_a_doubt_until_it_is_said_how_different_people_are():
+    faces = album(1.0)
+    assert "cosine of 0.61" in doubt_of(choose(faces), CoarseGroupsConfig())
+    given = CoarseGroupsConfig(random_pairs=(0.0, 0.1))
+    chosen = choose(faces, random_pairs=(0.0, 0.1))
+    assert (chosen.mean, chosen.standard_deviation) == (0.0, 0.1)
+    assert doubt_of(chosen, given) is None
+    assert doubt_of(choose(album(0.9)), CoarseGroupsConfig()) is None
+
+
+@pytest.mark.parametrize("wrong", [(0.1,), (0.1, 0.0), (2.0, 0.1), (0.1, 0.1, 0.1), "often"])
+def test_what_random_pairs_cannot_be_is_refused(wrong):
+    with pytest.raises(ConfigError, match=r"coarse_groups\.random_pairs"):
+        load_config(values={"coarse_groups": {"random_pairs": wrong}})
 
 
 @pytest.mark.parametrize("faces", [10_000, 10**6, 10**8])
