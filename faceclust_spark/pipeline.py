@@ -93,7 +93,7 @@ def _run(
     fresh: bool,
 ) -> RunSummary:
     config = config.model_copy(update={"source": source, "tables": tables})
-    run_id = run_id or new_run_id()
+    new, run_id = run_id is None, run_id or new_run_id()
     store = TableStore(spark, tables)
     with ThreadPoolExecutor(1) as pool:
         # A source that cannot be read costs no tables, and makes none.
@@ -108,7 +108,7 @@ def _run(
         if fresh:
             store.drop_all()
         this = Run(spark, store, lease, config, run_id, source)
-        with contextlib.closing(Ledger(spark, store, config, run_id)) as ledger:
+        with contextlib.closing(Ledger(spark, store, config, run_id, new)) as ledger:
             standing = _Standing(this, ledger, stages)
             for stage in stages:
                 if standing.holds(stage):

@@ -87,7 +87,7 @@ def evaluate(
     clusters, faces = store.read(schemas.CLUSTERS), store.read(schemas.FACES)
     names = tuple(dict.fromkeys((*config.evaluate.slices, *(slices or ()))))
     with (
-        closing(Ledger(spark, store, config, f"evaluate-{pipeline.new_run_id()}")) as ledger,
+        closing(Ledger(spark, store, config, f"evaluate-{pipeline.new_run_id()}", new=True)) as ledger,
         ledger.stage("evaluation", (schemas.CLUSTERS, schemas.FACES)) as record,
     ):
         found = labels_of(clusters, faces, labels, names, config.ingest.columns)

@@ -101,8 +101,7 @@ class Lease:
 
     def _renew(self) -> None:
         with self._lock:
-            self._update(f"{c.EXPIRES_AT} = {self._end()}", self._is_own())
-            self._require_own()
+            self._change(f"{c.EXPIRES_AT} = {self._end()}", self._is_own())
 
     def _take(self) -> None:
         """Take the row where its lease has expired, or is an earlier process's of the same run."""
@@ -113,20 +112,29 @@ class Lease:
             c.SINCE: "current_timestamp()",
             c.EXPIRES_AT: self._end(),
         }
-        self._update(
+        self._change(
             ", ".join(f"{name} = {value}" for name, value in assignments.items()),
             f"{c.EXPIRES_AT} <= current_timestamp() OR {c.RUN_ID} = {_literal(self._run_id)}",
         )
-        self._require_own()
 
-    def _update(self, assignments: str, condition: str) -> None:
-        """Change the row where the condition holds; a lost race changes nothing."""
+    def _change(self, assignments: str, condition: str) -> None:
+        """Change the row and have the lease. Raises LeaseHeldError where it is another's now."""
+        since = time.monotonic()
+        if self._update(assignments, condition):  # which tells: the row need not be read
+            self._renewed, self._version = since, self._store.version(LEASE)
+        else:
+            self._require_own()
+
+    def _update(self, assignments: str, condition: str) -> bool:
+        """Change the row where the condition holds, and tell whether it did; a lost race changes nothing."""
         table = self._store.sql_name(LEASE)
         try:
-            self._spark.sql(f"UPDATE {table} SET {assignments} WHERE {condition}")
+            changed = self._spark.sql(f"UPDATE {table} SET {assignments} WHERE {condition}").toArrow()
         except PySparkException as error:
             if "DELTA_CONCURRENT" not in str(error):
                 raise
+            return False
+        return bool(changed["num_affected_rows"][0].as_py())
 
     def _is_own(self) -> str:
         return f"{c.TOKEN} = {_literal(self._token)}"

@@ -50,17 +50,19 @@ class Record:
 class Ledger:
     """The entries of one run. Opening it checks that an earlier start of the same run fits this one.
 
-    To be closed, so that the last entry is written.
+    To be closed, so that the last entry is written. new: the run id has just been made, and has no entries.
     """
 
-    def __init__(self, spark: SparkSession, store: TableStore, config: Config, run_id: str) -> None:
+    def __init__(
+        self, spark: SparkSession, store: TableStore, config: Config, run_id: str, new: bool = False
+    ) -> None:
         self._spark, self._store, self._config, self._run_id = spark, store, config, run_id
         self._packages = _package_versions()
         self._faces: str | None = None  # how many, once a stage has said so
         self.seconds: dict[str, float] = {}
         self._inputs: dict[str, dict[str, int]] = {}
         self._versions: dict[str, int] = {}  # of tables that no stage has written since they were asked for
-        self._finished = self._earlier()
+        self._finished = {} if new else self._earlier()
         # An entry is written while the next stage begins: killed meanwhile, a run does the stage again.
         self._writer = ThreadPoolExecutor(1, "faceclust-ledger")
         self._pending: Future[None] | None = None
