@@ -10,6 +10,7 @@ import pytest
 from commands import ROOT
 
 from faceclust_spark.config import Config, SynthConfig, load_config
+from faceclust_spark.kernels.grid import normalise
 from faceclust_spark.kernels.model import SHIPPED
 from faceclust_spark.kernels.synth import draw_gallery
 
@@ -26,11 +27,15 @@ def synthetic(name: str) -> Faces:
 
 
 @pytest.mark.parametrize("name", [name for name in settings.CHANGES if name != "defaults"])
-def test_a_change_changes_settings_or_attributes(name):
-    change, values = settings.CHANGES[name], synthetic("dev").attributes
-    changed = change.attributes(values)
-    other_settings = load_config(None, list(change.settings)).hash() != Config().hash()
-    assert other_settings != (not np.array_equal(changed, values, equal_nan=True))
+def test_a_change_is_one_of_settings_attributes_or_embeddings(name):
+    change, faces = settings.CHANGES[name], synthetic("dev")
+    attributes, embeddings = change.attributes(faces.attributes), change.embeddings(faces.embeddings)
+    others = (
+        load_config(None, list(change.settings)).hash() != Config().hash(),
+        not np.array_equal(attributes, faces.attributes, equal_nan=True),
+        not np.array_equal(embeddings, faces.embeddings),
+    )
+    assert sum(others) == 1
 
 
 def test_attributes_in_another_order_are_the_same_ones_and_shuffled_ones_the_same_values():
@@ -41,6 +46,11 @@ def test_attributes_in_another_order_are_the_same_ones_and_shuffled_ones_the_sam
         assert np.array_equal(np.sort(changed, axis=axis), np.sort(values, axis=axis), equal_nan=True)
     some = settings.CHANGES["half_attributes"].attributes(values)
     assert some.shape[1] == values.shape[1] // 2 and missing + 0.05 < np.isnan(some).mean() < missing + 0.2
+
+
+def test_embeddings_off_centre_are_alike_for_all_people():
+    vectors = normalise(settings.CHANGES["off_centre"].embeddings(synthetic("dev_512").embeddings))
+    assert np.median(vectors @ vectors.T) == pytest.approx(0.8, abs=0.03)
 
 
 def test_the_table_of_three_changes(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What settings, and attributes, are worth: a model's clusters with one thing changed, nothing trained again.
+"""What settings and inputs are worth: a model's clusters with one thing changed, nothing trained again.
 
     FACECLUST_DATA=FOLDER python tests/benchmarks/settings.py --model MODEL --half B
     FACECLUST_DATA=FOLDER python tests/benchmarks/settings.py --model MODEL --only defaults,no_rounds
@@ -23,36 +23,49 @@ from common import answer, say
 from numpy.typing import NDArray
 from options import add_names
 
+from faceclust_spark.kernels.grid import normalise
+
 SEED = 2_024  # of what is drawn
 
-Attributes = NDArray[np.float32]  # (n, a)
+Values = NDArray[np.float32]  # (n, a) attributes, or (n, d) embeddings
+
+
+def _same(values: Values) -> Values:
+    return values
 
 
 class Change(NamedTuple):
-    """What is other than by default: settings, or the attributes."""
+    """What is other than by default: settings, the attributes, or the embeddings."""
 
     what: str
     settings: tuple[str, ...] = ()
-    attributes: Callable[[Attributes], Attributes] = lambda values: values
+    attributes: Callable[[Values], Values] = _same
+    embeddings: Callable[[Values], Values] = _same
 
 
-def _random(values: Attributes) -> Attributes:
+def _random(values: Values) -> Values:
     return np.random.default_rng(SEED).normal(size=values.shape).astype(np.float32)
 
 
-def _other_order(values: Attributes) -> Attributes:
+def _other_order(values: Values) -> Values:
     return values[:, np.random.default_rng(SEED).permutation(values.shape[1])]
 
 
-def _shuffled(values: Attributes) -> Attributes:
+def _shuffled(values: Values) -> Values:
     return np.random.default_rng(SEED).permuted(values, axis=0)
 
 
-def _half_of_them(values: Attributes) -> Attributes:
+def _half_of_them(values: Values) -> Values:
     generator = np.random.default_rng(SEED)
     some = values[:, np.sort(generator.permutation(values.shape[1])[: values.shape[1] // 2])].copy()
     some[generator.random(some.shape) < 0.1] = np.nan
     return some
+
+
+def _off_centre(values: Values) -> Values:
+    """Add one direction to all, so that two people have a cosine of 0.8."""
+    common = normalise(np.random.default_rng(SEED).normal(size=(1, values.shape[1])))
+    return (normalise(values) + 2 * common).astype(np.float32)
 
 
 _LINKS_ALONE = ("confidences.dense_size=2", "confidences.block_neighbours=40")
@@ -75,12 +88,14 @@ CHANGES = {
     "half_attributes": Change(
         "half of the attributes, a tenth of the rest missing", attributes=_half_of_them
     ),
+    "off_centre": Change("embeddings off centre: two people at a cosine of .8", embeddings=_off_centre),
 }
 
 
 def score_change(change: Change, faces: Faces, model: Path) -> dict[str, float]:
     """Cluster with something changed, and score."""
-    changed = faces._replace(attributes=change.attributes(faces.attributes))
+    attributes, embeddings = change.attributes(faces.attributes), change.embeddings(faces.embeddings)
+    changed = faces._replace(attributes=attributes, embeddings=embeddings)
     labels = by_model(changed, model, Training(model.parent), *change.settings)
     return measure(faces.labels.astype(str), labels)
 
