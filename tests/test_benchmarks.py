@@ -159,6 +159,12 @@ def test_the_speed_up_is_the_least_of_the_heavy_stages():
     assert "1.25" in cores.describe(row)
 
 
+def test_what_the_machine_gains_is_told_for_each_kind_of_work():
+    gain = cores.machine_gain(2, seconds=0.3)
+    assert list(gain) == ["products", "copies", "look-ups"]
+    assert all(0 < value < 10 for value in gain.values())
+
+
 def test_skew_compares_stages_and_faces():
     row = skew.row_of(child(ran(1_000, 1.0)), child(ran(1_500, 3.0)))
     assert row["slowest_ratio"] == 3.0

@@ -14,7 +14,9 @@ from faceclust_spark.kernels.grid import cosine_of_one
 # had 500 images, and the person came apart.
 NEAREST = 256
 BLOCK = 1_024  # rows of dot products at once
-_PRODUCTS = 1 << 26  # at once at most, 256 MB: fewer rows of the largest groups
+# From here on each pair is multiplied once for both of its images, which hold what reaches their bounds.
+LARGE = 4_096
+_SAMPLED, _RANK, _HELD = 16, 32, 768  # every 16th member tells a bound that some 512 members reach
 
 
 class Scale(NamedTuple):
@@ -38,27 +40,29 @@ def standardise(cosines: NDArray[np.float32], scale: Scale) -> NDArray[np.float3
 
 
 def nearest_members(vectors: NDArray[np.int16], scale: Scale) -> NearestMembers:
-    """Find each image's NEAREST other members, exactly; ties by the smaller row. In blocks of rows.
+    """Find each image's NEAREST other members, exactly; ties by the smaller row.
 
     Shapes: `(n, d)` to `(n, min(NEAREST, n - 1))`.
     """
     wide, step = vectors.astype(np.float32), cosine_of_one(vectors.shape[1])
-    count = len(vectors)
-    rows, cosines = _room(count, count)
-    height = max(1, min(BLOCK, count, _PRODUCTS // max(count, 1)))
-    dots = np.empty((height, count), np.float32)
-    spare = np.empty_like(dots)
-    for start in range(0, count, height):
-        own = slice(start, start + height)
-        block = np.matmul(wide[own], wide.T, out=dots[: len(wide[own])])
-        _take_nearest(block, start, step, rows[own], cosines[own], spare)
-    return NearestMembers(rows, standardise(cosines, scale))
+    found = _room(len(wide), len(wide))
+    left = np.arange(len(wide)) if len(wide) < LARGE else _take_nearest_of_many(wide, step, *found)
+    height = max(1, min(BLOCK, len(left)))
+    spare = np.empty((height, len(wide)), np.float32)
+    for start in range(0, len(left), height):
+        own = left[start : start + height]
+        block = _room(len(own), len(wide))
+        _take_nearest(wide[own] @ wide.T, own, step, *block, spare)
+        for everyone, part in zip(found, block, strict=True):
+            everyone[own] = part
+    return NearestMembers(found[0], standardise(found[1], scale))
 
 
 def nearest_by_matrix(cosines: NDArray[np.float32], scale: Scale) -> NearestMembers:
     """Find what `nearest_members` finds, from the cosines of each image with each, `(n, n)`."""
     rows, found = _room(len(cosines), len(cosines))
-    _take_nearest(cosines.copy(), 0, np.float32(1.0), rows, found, np.empty_like(cosines))
+    everyone = np.arange(len(cosines))
+    _take_nearest(cosines.copy(), everyone, np.float32(1.0), rows, found, np.empty_like(cosines))
     return NearestMembers(rows, standardise(found, scale))
 
 
@@ -69,7 +73,7 @@ def _room(rows: int, columns: int) -> tuple[NDArray[np.int32], NDArray[np.float3
 
 def _take_nearest(
     dots: NDArray[np.float32],
-    start: int,
+    own: NDArray[np.int64],
     step: np.float32,
     rows: NDArray[np.int32],
     found: NDArray[np.float32],
@@ -77,11 +81,11 @@ def _take_nearest(
 ) -> None:
     """Fill in the columns of the largest of each row, and these times `step`, nearest first.
 
-    Rows are those from `start`; their own columns are left out, and overwritten. spare: of the shape of dots.
+    own: the column of each row, which is left out, and overwritten. spare: at least of the shape of dots.
     """
     if not rows.shape[1]:
         return
-    dots[np.arange(len(dots)), np.arange(start, start + len(dots))] = -np.inf
+    dots[np.arange(len(dots)), own] = -np.inf
     place = dots.shape[1] - rows.shape[1]
     parted = spare[: len(dots)]
     parted[:] = dots
@@ -110,3 +114,84 @@ def _sort_nearest(dots, least, step, rows, found):  # type: ignore[no-untyped-de
         order = np.argsort(-values[:count], kind="mergesort")  # stable: ties keep their order
         for place in range(rows.shape[1]):
             found[i, place], rows[i, place] = values[order[place]], columns[order[place]]
+
+
+def _take_nearest_of_many(
+    wide: NDArray[np.float32], step: np.float32, rows: NDArray[np.int32], found: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """Fill in the nearest of a large group, as `_take_nearest` does, and give the images that it left out.
+
+    A bound is the _RANK-th largest cosine to a sample, so that about _RANK * _SAMPLED members reach it. Left
+    out are images of which fewer than are asked for do, or more than there is room for.
+    """
+    held = np.empty((len(wide), _HELD), np.int32)
+    values = np.empty((len(wide), _HELD), np.float32)
+    counts = np.zeros(len(wide), np.int32)
+    starts = range(0, len(wide), BLOCK)
+    sample = wide[::_SAMPLED].T
+    bounds = np.concatenate([_bounds(wide[start : start + BLOCK] @ sample, step) for start in starts])
+    for first in starts:
+        for second in starts[first // BLOCK :]:
+            dots = wide[first : first + BLOCK] @ wide[second : second + BLOCK].T
+            _hold(dots, step, first, second, bounds, held, values, counts)
+    known = (counts >= rows.shape[1]) & (counts <= _HELD)
+    _sort_held(held, values, counts, known, rows, found)
+    return np.flatnonzero(~known)
+
+
+def _bounds(dots: NDArray[np.float32], step: np.float32) -> NDArray[np.float32]:
+    dots.partition(dots.shape[1] - _RANK, axis=1)
+    return step * dots[:, dots.shape[1] - _RANK]
+
+
+@numba.njit(cache=True, nogil=True)
+def _hold(dots, step, first, second, bounds, held, values, counts):  # type: ignore[no-untyped-def]
+    """Hold the pairs above the diagonal for each of their images whose bound they reach.
+
+    With blocks and rows in their order, what an image holds is in the order of columns.
+    """
+    width = dots.shape[1]
+    least = bounds[second : second + width].copy()
+    near = np.empty(width, np.int32)
+    for i in range(len(dots)):
+        one = first + i
+        own, row = bounds[one], dots[i]
+        count, below = 0, one + 1 - second
+        for low in range(max(0, below // 16 * 16), width, 16):
+            high = min(low + 16, width)
+            hits = 0
+            for j in range(low, high):
+                hits += row[j] * step >= min(own, least[j])
+            if hits:
+                for j in range(low, high):  # without a branch: each is written, and few are kept
+                    near[count] = j
+                    count += (row[j] * step >= min(own, least[j])) & (j >= below)
+        mine = counts[one]
+        for k in range(count):
+            j = near[k]
+            value, other = row[j] * step, second + j
+            if value >= own:
+                if mine < held.shape[1]:
+                    held[one, mine], values[one, mine] = other, value
+                mine += 1
+            if value >= least[j]:
+                theirs = counts[other]
+                if theirs < held.shape[1]:
+                    held[other, theirs], values[other, theirs] = one, value
+                counts[other] = theirs + 1
+        counts[one] = mine
+
+
+@numba.njit(cache=True, nogil=True)
+def _sort_held(held, values, counts, known, rows, found):  # type: ignore[no-untyped-def]
+    """Sort what an image holds, nearest first; equal cosines stay in the order of columns."""
+    width = rows.shape[1]
+    for i in range(len(rows)):
+        if not known[i]:
+            continue
+        own = values[i, : counts[i]]
+        least = np.partition(own, len(own) - width)[len(own) - width]
+        kept = np.flatnonzero(own >= least)
+        order = kept[np.argsort(-own[kept], kind="mergesort")]
+        for place in range(width):
+            found[i, place], rows[i, place] = own[order[place]], held[i, order[place]]

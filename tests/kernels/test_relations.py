@@ -141,15 +141,40 @@ def test_lists_hold_256_members(monkeypatch, size):
     assert (np.diff(found.similarity, axis=1) <= 0).all()
 
 
-@pytest.mark.parametrize(
-    ("limit", "size"), [*(("BLOCK", size) for size in (1, 7, 89, 90)), ("_PRODUCTS", 10), ("_PRODUCTS", 700)]
-)
-def test_nearest_members_do_not_depend_on_blocks(monkeypatch, limit, size):
+@pytest.mark.parametrize("size", [1, 7, 89, 90])
+def test_nearest_members_do_not_depend_on_blocks(monkeypatch, size):
     vectors, _ = random_group(90, copies=5)
     whole = nearest_members(vectors, SCALE)
-    monkeypatch.setattr(nearest_kernel, limit, size)
+    monkeypatch.setattr(nearest_kernel, "BLOCK", size)
     for one, other in zip(nearest_members(vectors, SCALE), whole, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("block", [64, 150, 1_024])
+@pytest.mark.parametrize("copies", [0, 5, 300])
+@pytest.mark.parametrize(
+    ("sampled", "rank", "held", "left"),  # how many images are done the other way
+    [(2, 60, 1_000, "none"), (4, 12, 100, "some"), (1, 1, 70, "all")],
+)
+def test_each_pair_is_multiplied_once_in_large_groups(monkeypatch, block, copies, sampled, rank, held, left):
+    vectors, _ = random_group(330, copies=copies)
+    whole, counts = nearest_members(vectors, SCALE), []
+    take = nearest_kernel._take_nearest_of_many
+
+    def counting(*arguments):
+        rest = take(*arguments)
+        counts.append(len(rest))
+        return rest
+
+    monkeypatch.setattr(nearest_kernel, "_take_nearest_of_many", counting)
+    for name, value in (("LARGE", 300), ("BLOCK", block)):
+        monkeypatch.setattr(nearest_kernel, name, value)
+    for name, value in (("_SAMPLED", sampled), ("_RANK", rank), ("_HELD", held)):
+        monkeypatch.setattr(nearest_kernel, name, value)
+    for one, other in zip(nearest_members(vectors, SCALE), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+    (count,) = counts
+    assert {"none": count == 0, "some": count > 0, "all": count > 300}[left], count
 
 
 @pytest.mark.parametrize("size", [*SIZES, 320])
