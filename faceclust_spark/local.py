@@ -30,7 +30,6 @@ from faceclust_spark.kernels.in_memory import (
 from faceclust_spark.kernels.neighbours import find_neighbours
 from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.rounds import Gallery, Links, join_clusters, neighbour_links
-from faceclust_spark.kernels.thresholds import doubt_of
 
 if TYPE_CHECKING:
     from faceclust_spark.kernels.groups import CoarseGroups
@@ -95,9 +94,8 @@ def cluster(
     model.check(gallery.vectors.shape[1], config.ingest.embedding_model, config.ingest.attribute_names)
     model.check_rule(config.clusters.rule)
     grouped = group_faces(gallery.face_ids, gallery.vectors, config)
-    doubt = doubt_of(grouped.thresholds, config.coarse_groups)
-    if doubt:
-        log.warning("%s", doubt)
+    if grouped.thresholds.doubt:
+        log.warning("%s", grouped.thresholds.doubt)
     scale = scale_of(grouped.thresholds)
     refined = refine_gallery(gallery, grouped.coarse, model, config, scale)
     placed = place_faces(grouped.coarse, refined, gallery.photos, config.clusters, model.calibration)

@@ -11,7 +11,6 @@ from pyspark.sql import functions as F
 from faceclust_spark import driver_steps
 from faceclust_spark.driver_ingest import ingested_here
 from faceclust_spark.errors import DataError
-from faceclust_spark.kernels.thresholds import doubt_of
 from faceclust_spark.stages.cells import cells, cells_frame
 from faceclust_spark.stages.clusters import clusters, placed, with_thresholds
 from faceclust_spark.stages.coarse_groups import coarse_groups
@@ -133,9 +132,8 @@ def write_thresholds(run: Run) -> Outcome:
     log.info(
         "%-14s %s: %s", "thresholds", ", ".join(f"{t:.3f}" for t in chosen.groups), chosen.groups_chosen_by
     )
-    doubt = doubt_of(chosen, run.config.coarse_groups)
-    if doubt:
-        log.warning("%s", doubt)
+    if chosen.doubt:
+        log.warning("%s", chosen.doubt)
     return Outcome(1 + len(chosen.groups), unit="thresholds")
 
 

@@ -17,8 +17,12 @@ LOWEST_FLOOR = 2.65  # s.d. above random pairs; both real galleries: cosine 0.25
 LOWEST_ROOT = 2.9  # s.d.; only tiny galleries would go below
 _QUANTILES = np.array([0.0228, 0.1587, 0.5, 0.8413])  # of a normal distribution: -2, -1, 0 and 1 s.d.
 _NORMAL = 1.2  # times by which a side may be too long or too short: galleries of many people reach 1.07
+_NEARLY = 1.4  # where nothing is better: few strangers beside one person
 _SHARE_STEP = 0.02
-_OF_ONE_PERSON = 0.45  # in the middle of all pairs; of strangers only where an embedding is off centre
+# How far one person's pairs lie above strangers', on the way from there to 1: .45 to .75 with real embeddings,
+# centred or not. Two kinds of images, such as with and without masks, have to stay below.
+_APART = 0.35
+_OF_ONE_PERSON = 0.35  # in the middle of all pairs; of strangers only where an embedding is off centre
 _FEWEST_PAIRS = 200  # to describe
 HIGHEST = 0.95  # of what `auto` chooses: a threshold above would separate images of one photo
 
@@ -36,6 +40,7 @@ class Thresholds(NamedTuple):
     standard_deviation: float
     floor_chosen_by: str
     groups_chosen_by: str
+    doubt: str | None = None  # what is odd about the gallery, and what to do; not stored
 
 
 class RandomPairs(NamedTuple):
@@ -43,7 +48,8 @@ class RandomPairs(NamedTuple):
 
     centre: float
     spread: float
-    same: float  # share of all pairs taken for pairs of one person, and left out
+    same: float = 0.0  # share of all pairs taken for pairs of one person, and left out
+    of_all: float = 0.0  # the middle of all pairs
 
 
 def random_pairs(sample: NDArray[np.int16]) -> RandomPairs:
@@ -53,25 +59,35 @@ def random_pairs(sample: NDArray[np.int16]) -> RandomPairs:
     person live in the upper tail. Few of them do not matter, and nothing is left out. Where one person has
     much of the gallery, as in an album, the least share is left out, in steps, without which the rest is
     shaped as a normal distribution: as far up from the median to the 84.13 % quantile as down to the
-    15.87 %, and half of the way down to the 2.28 %. A gallery of one person alone cannot be told from one of
-    strangers (`doubt_of`). Fewer than 20 faces: those of a typical model.
+    15.87 %, and half of the way down to the 2.28 %. What is left out has to be far above it: two kinds of
+    images, of which each is more alike within itself, are not one person. Where no share is like that, as in
+    a gallery of one person alone, all pairs count (see `Thresholds.doubt`). Fewer than 20 faces: those of a
+    typical model.
     """
     if len(sample) < 20:
-        return RandomPairs(0.0, 0.1, 0.0)
+        return RandomPairs(0.0, 0.1)
     cosines = np.sort(cosine_matrix(sample, sample)[np.triu_indices(len(sample), 1)])
-    shares = np.arange(0.0, 1.0 - min(_FEWEST_PAIRS / len(cosines), 1.0) + _SHARE_STEP / 2, _SHARE_STEP)
-    best, least = RandomPairs(0.0, 0.1, 0.0), np.inf
-    for share in shares:
-        rows = (_QUANTILES * (1.0 - share) * (len(cosines) - 1)).astype(np.int64)
-        far, low, middle, high = cosines[rows].astype(np.float64)
-        spread = max(middle - low, 1e-3)
-        lopsided = np.array([high - middle, (middle - far) / 2]) / spread
-        misfit = float(np.max(np.maximum(lopsided, 1 / np.maximum(lopsided, 1e-9))))
-        if misfit < least:
-            best, least = RandomPairs(float(middle), float(spread), float(share)), misfit
-        if misfit <= _NORMAL:
-            break
-    return best
+    most = 1.0 - min(_FEWEST_PAIRS / len(cosines), 1.0)
+    found = [_without(cosines, share) for share in np.arange(0.0, most + _SHARE_STEP / 2, _SHARE_STEP)]
+    first = next((pairs for pairs, misfit in found if misfit <= _NORMAL), None)
+    nearest, misfit = min(found, key=lambda one: one[1])
+    return first or (nearest if misfit <= _NEARLY else found[0][0])
+
+
+def _without(cosines: NDArray[np.float32], share: float) -> tuple[RandomPairs, float]:
+    """Describe ascending cosines without a share at the upper end, and how far the rest is from normal.
+
+    That is 1 or more: times by which a side is too long or too short; infinite where the end is not apart.
+    """
+    last = len(cosines) - 1
+    far, low, middle, high = cosines[(_QUANTILES * (1.0 - share) * last).astype(np.int64)].tolist()
+    spread = max(middle - low, 1e-3)
+    sides = (max((high - middle) / spread, 1e-9), max((middle - far) / spread / 2, 1e-9))
+    misfit = max(*sides, *(1 / side for side in sides))
+    left_out = float(cosines[int((1.0 - share / 2) * last)])
+    if share and left_out < middle + _APART * (1.0 - middle):
+        misfit = np.inf
+    return RandomPairs(middle, spread, float(share), float(cosines[last // 2])), misfit
 
 
 def choose_thresholds(
@@ -83,20 +99,21 @@ def choose_thresholds(
     above mean + z s.d. is 1 - Phi(z); the lowest first threshold is where a face has
     `random_links` of them on average, near the point where one component swallows the gallery, and
     so rises with the gallery's size. The floor is where it has K. Real galleries of 14.5 K and
-    9.7 K faces by two models: floor 0.26, thresholds 0.35, 0.45, 0.55.
+    9.7 K faces by two models: floor 0.26, thresholds 0.35, 0.45, 0.55. `random_pairs` says which pairs
+    count, unless the config gives their mean and standard deviation.
 
     sample: int16 `(m, d)`, in the order of ids.sample_rows. Raises ConfigError where a given floor
     lies above the lowest given threshold.
     """
     given = groups.random_pairs
-    mean, spread, same = random_pairs(sample) if given == "auto" else RandomPairs(*given, 0.0)
-    without = f", {same:.0%} of the pairs taken for one person's" if same else ""
+    pairs = random_pairs(sample) if given == "auto" else RandomPairs(*given)
+    mean, spread = pairs.centre, pairs.spread
+    how = f", {pairs.same:.0%} of the pairs taken for one person's" if pairs.same else ""
+    how = " as given" if given != "auto" else how
     if groups.thresholds == "auto":
         z = max(_chance_level(groups.random_links, faces), LOWEST_ROOT)
         levels = tuple(sorted({_chosen(mean + spread * (z + step)) for step in groups.spread}))
-        chosen = (
-            f"auto: {groups.random_links:g} chance links a face at {z:.2f} s.d. above random pairs{without}"
-        )
+        chosen = f"auto: {groups.random_links:g} chance links a face at {z:.2f} s.d. above random pairs{how}"
     else:
         # Two that a FLOAT column cannot tell apart are one.
         levels, chosen = tuple(sorted({_cosine(t) for t in groups.thresholds})), "given"
@@ -112,17 +129,17 @@ def choose_thresholds(
             "neighbours below the floor are not kept, so the threshold could not be honoured; "
             "lower the floor or raise the threshold"
         )
-    return Thresholds(floor, levels, mean, spread, floor_chosen, chosen)
+    return Thresholds(floor, levels, mean, spread, floor_chosen, chosen, _doubt(pairs))
 
 
-def doubt_of(chosen: Thresholds, groups: CoarseGroupsConfig) -> str | None:
-    """Say what is odd about thresholds chosen from a gallery: it may be of one person."""
-    if groups.random_pairs != "auto" or chosen.mean < _OF_ONE_PERSON:
+def _doubt(pairs: RandomPairs) -> str | None:
+    """Say that a gallery may be of one person, where its pairs do not tell."""
+    if pairs.same or pairs.of_all < _OF_ONE_PERSON:
         return None
     return (
-        f"two faces of this gallery have a cosine of {chosen.mean:.2f} in the middle, as images of one "
-        f"person have with most embeddings. If nearly all are of one, say how different people are: "
-        "coarse_groups.random_pairs=[0.0,0.1] is typical; else ignore this"
+        f"two faces of this gallery have a cosine of {pairs.of_all:.2f} in the middle, as images of one "
+        "person have with most embeddings. If nearly all are of one, say how different people are: "
+        "'coarse_groups.random_pairs=[0.0,0.1]' is typical; else ignore this"
     )
 
 

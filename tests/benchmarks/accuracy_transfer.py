@@ -41,10 +41,8 @@ from faceclust_spark.training.galleries import Recipe, draw
 FEW_LARGE = Recipe("few, large", people=32, images=(60, 100), least=5, off_centre=0.25)
 LARGEST = 40  # people
 NEIGHBOURS = (20, 40, 80)  # of ours
-ALBUM_SHARES, OTHERS = (
-    (0.15, 0.3, 0.5, 0.75, 0.9),
-    4,
-)  # of an album's main person; times that others have less
+ALBUM_SHARES = (0.15, 0.3, 0.5, 0.75, 0.9)  # of an album's main person
+OTHERS = 4  # times that each other person of an album has fewer images, at least
 SCORED, TIMES = 1_000, (10, 50)  # real faces, and distractors to each
 DENSE_LIMIT = 20_000  # faces of which a matrix of all pairs is held
 PAIRED = 2_000  # faces, of whose pairs the spread of cosines is taken

@@ -9,8 +9,8 @@ from faceclust_spark.kernels.thresholds import (
     HIGHEST,
     LOWEST_FLOOR,
     LOWEST_ROOT,
+    RandomPairs,
     choose_thresholds,
-    doubt_of,
     random_pairs,
 )
 
@@ -30,7 +30,7 @@ def choose(sample, faces=10_000, floor="auto", **groups):
 def test_centre_and_spread_are_those_of_random_pairs(width, off_centre):
     sample = random_faces(width=width, off_centre=off_centre)
     cosines = cosine_matrix(sample, sample)[np.triu_indices(len(sample), 1)]
-    centre, spread, same = random_pairs(sample)
+    centre, spread, same, _ = random_pairs(sample)
     assert centre == pytest.approx(cosines.mean(), abs=0.003)
     assert spread == pytest.approx(cosines.std(), rel=0.03)
     assert same == 0
@@ -61,7 +61,7 @@ def test_the_pairs_of_one_person_with_much_of_the_gallery_do_not_count(share, of
     of_person = np.arange(len(faces)) < round(share * len(faces))
     rows, columns = np.triu_indices(len(faces), 1)
     strangers = cosine_matrix(faces, faces)[rows, columns][~(of_person[rows] & of_person[columns])]
-    centre, spread, same = random_pairs(faces)
+    centre, spread, same, _ = random_pairs(faces)
     mean, deviation = float(strangers.mean()), float(strangers.std())
     for steps in (0, 3, 5):  # where thresholds lie
         assert centre + steps * spread == pytest.approx(mean + steps * deviation, abs=0.8 * deviation)
@@ -77,11 +77,9 @@ def test_what_is_left_out_is_told():
 def test_one_person_alone_is_described_as_it_is():
     faces = album(1.0)
     cosines = cosine_matrix(faces, faces)[np.triu_indices(len(faces), 1)]
-    assert random_pairs(faces) == (
-        pytest.approx(np.median(cosines), abs=1e-3),
-        pytest.approx(cosines.std(), rel=0.1),
-        0,
-    )
+    found = random_pairs(faces)
+    assert found.centre == found.of_all == pytest.approx(np.median(cosines), abs=1e-3)
+    assert found.spread == pytest.approx(float(cosines.std()), rel=0.1) and found.same == 0
 
 
 def test_centre_and_spread_do_not_depend_on_the_order():
@@ -91,14 +89,14 @@ def test_centre_and_spread_do_not_depend_on_the_order():
 
 @pytest.mark.parametrize("count", [0, 1, 2, 19])
 def test_tiny_galleries_are_measured_by_a_typical_model(count):
-    assert random_pairs(random_faces(count=max(count, 1))[:count]) == (0.0, 0.1, 0.0)
+    assert random_pairs(random_faces(count=max(count, 1))[:count]) == RandomPairs(0.0, 0.1)
     chosen = choose(random_faces(count=20)[:count], faces=count)
     assert chosen.floor == pytest.approx(0.1 * LOWEST_FLOOR, abs=1e-6)
     assert chosen.groups == pytest.approx([0.1 * (LOWEST_ROOT + step) for step in (0, 1.1, 2.2)])
 
 
 def test_equal_faces_leave_a_spread_above_zero():
-    centre, spread, _ = random_pairs(np.repeat(random_faces(count=1), 30, axis=0))
+    centre, spread, *_ = random_pairs(np.repeat(random_faces(count=1), 30, axis=0))
     assert centre == pytest.approx(1, abs=1e-3)
     assert spread == 1e-3
     chosen = choose(np.repeat(random_faces(count=1), 30, axis=0))
@@ -108,12 +106,27 @@ def test_equal_faces_leave_a_spread_above_zero():
 
 def test_one_person_alone_raises_a_doubt_until_it_is_said_how_different_people_are():
     faces = album(1.0)
-    assert "cosine of 0.61" in doubt_of(choose(faces), CoarseGroupsConfig())
-    given = CoarseGroupsConfig(random_pairs=(0.0, 0.1))
+    assert "cosine of 0.61" in choose(faces).doubt
     chosen = choose(faces, random_pairs=(0.0, 0.1))
-    assert (chosen.mean, chosen.standard_deviation) == (0.0, 0.1)
-    assert doubt_of(chosen, given) is None
-    assert doubt_of(choose(album(0.9)), CoarseGroupsConfig()) is None
+    assert (chosen.mean, chosen.standard_deviation, chosen.doubt) == (0.0, 0.1, None)
+    assert chosen.groups_chosen_by.endswith("above random pairs as given")
+    assert choose(album(0.9)).doubt is None
+    assert choose(random_faces()).doubt is None
+
+
+@pytest.mark.parametrize("count", [21, 24, 30, 40])
+def test_few_strangers_are_not_taken_for_one_person(count):
+    assert not any(random_pairs(random_faces(count, seed=seed)).same for seed in range(20))
+
+
+@pytest.mark.parametrize("within", [0.15, 0.2, 0.3])
+@pytest.mark.parametrize("first", [0.5, 0.7, 0.9])
+def test_two_kinds_of_images_are_not_taken_for_one_person(within, first):
+    """Cosines of about `within` between images of one kind, such as with and without masks, and 0 across."""
+    count, offset = 600, (within / (1 - within)) ** 0.5
+    kinds = offset * normalise(np.random.default_rng(5).normal(size=(2, 128)))
+    faces = normalise(random_faces(count)) + kinds[(np.arange(count) >= first * count).astype(int)]
+    assert random_pairs(quantise(normalise(faces))).same < 0.1  # and not the .5 and more of pairs of one kind
 
 
 @pytest.mark.parametrize("wrong", [(0.1,), (0.1, 0.0), (2.0, 0.1), (0.1, 0.1, 0.1), "often"])
