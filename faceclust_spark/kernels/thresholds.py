@@ -19,8 +19,8 @@ _QUANTILES = np.array([0.0228, 0.1587, 0.5, 0.8413])  # of a normal distribution
 _NORMAL = 1.2  # times by which a side may be too long or too short: galleries of many people reach 1.07
 _NEARLY = 1.4  # where nothing is better: few strangers beside one person
 _SHARE_STEP = 0.02
-# How far one person's pairs lie above strangers', on the way from there to 1: .45 to .75 with real embeddings,
-# centred or not. Two kinds of images, such as with and without masks, have to stay below.
+# How far one person's pairs lie above strangers', on the way from there to 1: .45 to .75 with real
+# embeddings. Two kinds of images, such as with and without masks, have to stay below.
 _APART = 0.35
 _OF_ONE_PERSON = 0.35  # in the middle of all pairs; of strangers only where an embedding is off centre
 _FEWEST_PAIRS = 200  # to describe

@@ -7,6 +7,7 @@ at the same moment Delta lets one commit. A thread keeps renewing it; the clock 
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import logging
 import os
@@ -50,12 +51,19 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name="faceclust-lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        since, row = time.monotonic(), self._row(self._seconds)
-        if not self._store.exists(LEASE) and self._store.create(LEASE, row, self._run_id):
-            self._renewed = since  # the table was made with this row: nobody else can have it
-        else:
-            self._take()
-        self._thread.start()
+        try:
+            since, row = time.monotonic(), self._row(self._seconds)
+            if not self._store.exists(LEASE) and self._store.create(LEASE, row, self._run_id):
+                self._renewed = since  # the table was made with this row: nobody else can have it
+            else:
+                self._take()
+            self._thread.start()
+        except LeaseHeldError:
+            raise
+        except BaseException:  # it may just have been taken
+            with contextlib.suppress(Exception):
+                self._expire()
+            raise
         return self
 
     def __exit__(
@@ -68,8 +76,10 @@ class Lease:
         self._thread.join()
         try:
             self._give_back()
-        except Exception as fault:  # the run's own outcome counts; the lease expires by itself
+        except BaseException as fault:
             log.warning("the lease was not given back and expires in %.0f s: %s", self._seconds, fault)
+            if not isinstance(fault, Exception):  # else the run's own outcome counts
+                raise
 
     def confirm(self) -> None:
         """Raise LeaseHeldError where another run, or another process of this one, has taken over."""
@@ -87,7 +97,10 @@ class Lease:
         if same and self._read()[c.TOKEN] == self._token:  # a broken lease's table is another one
             self._store.replace(LEASE, self._row(0.0), self._run_id)
         else:
-            self._update(f"{c.EXPIRES_AT} = current_timestamp()", self._is_own())
+            self._expire()
+
+    def _expire(self) -> None:
+        self._update(f"{c.EXPIRES_AT} = current_timestamp()", self._is_own())
 
     def _keep(self) -> None:
         while not self._ended.wait(self._seconds / _RENEWALS):
@@ -159,8 +172,8 @@ class Lease:
 
     def _require_own(self) -> None:
         version, row = self._store.version(LEASE), self._read()  # in this order: a later writer is seen
-        if row[c.TOKEN] == self._token:
-            self._renewed, self._version = time.monotonic(), version
+        if row[c.TOKEN] == self._token:  # only when it ends has not moved: `confirm` tries again
+            self._version = version
             return
         since, expires = (f"{row[name]:%Y-%m-%d %H:%M:%S} UTC" for name in (c.SINCE, c.EXPIRES_AT))
         raise LeaseHeldError(

@@ -58,6 +58,27 @@ def test_a_lease_is_given_back_without_an_update(spark, store, monkeypatch):
     assert store.read(LEASE).count() == 1
 
 
+@pytest.mark.parametrize("step", ["create", "_take"])
+def test_an_interrupt_right_after_the_lease_was_taken_gives_it_back(spark, store, monkeypatch, step):
+    place = type(store) if step == "create" else Lease
+    take = getattr(place, step)
+
+    def interrupted(*arguments):
+        take(*arguments)
+        raise KeyboardInterrupt
+
+    if step == "_take":
+        with Lease(spark, store, "first"):
+            pass
+    with monkeypatch.context() as patch:
+        patch.setattr(place, step, interrupted)
+        with pytest.raises(KeyboardInterrupt), Lease(spark, store, "second"):
+            pass
+    assert store.read(LEASE).toArrow()[c.RUN_ID].to_pylist() == ["second"]
+    with Lease(spark, store, "third"):
+        pass
+
+
 def test_an_expired_lease_goes_to_whoever_comes(spark, store):
     slept = Lease(spark, store, "first", seconds=0.01)
     slept._thread = threading.Thread()  # nobody renews it
