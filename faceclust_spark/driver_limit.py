@@ -74,9 +74,10 @@ def place_of(session: SparkSession) -> Place:
 
 
 def place_of_plan(config: SparkConfig, cores: int) -> Place:
-    """Tell where the tasks of a session to come will run, and what they may send.
+    """Tell where the tasks of a session that this package starts will run, and what they may send.
 
     More cores than this machine has are a cluster's, which has Spark's own limit unless the config sets one.
+    So has a session that somebody else starts on this machine, which `place_of` sees and a plan cannot.
     """
     here = cores <= (os.cpu_count() or 1) and (config.master or "local").startswith("local")
     return Place(here, _bytes_of(config.settings.get(_RESULT, "0" if here else _SPARKS_RESULT)))

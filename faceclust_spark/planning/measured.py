@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 ENOUGH_RECALL = 0.85  # of links: a person hangs together by fewer; below it more cells are probed
 MOST_PROBES = 64
 
+log = logging.getLogger(__name__)
+
 
 class Measured(NamedTuple):
     """What the sample tells of the gallery and of this machine."""
@@ -55,6 +58,8 @@ def measure(sample: GallerySample, faces: int, config: Config, model: Model) -> 
     prepared, prepare = prepare_sample(sample)
     count = len(prepared.face_ids)
     thresholds = _thresholds(prepared.vectors, faces, config)
+    if thresholds.doubt:
+        log.warning("%s", thresholds.doubt)
     routing, train = time_cells(prepared.vectors, routed_cells(faces, count, config), config)
     found = _search(prepared, config)
     config = found.config
