@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
+from pathlib import Path
 
 
 def add_names(parser: argparse.ArgumentParser, option: str, what: str, known: Collection[str]) -> None:
@@ -22,6 +23,16 @@ def add_names(parser: argparse.ArgumentParser, option: str, what: str, known: Co
         return found
 
     parser.add_argument(option, type=read, default=list(known), help=",".join(known))
+
+
+def parser_of_model(description: str | None) -> argparse.ArgumentParser:
+    """Give a parser with the options of what scores a model of one half of the people on the other."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of a model of the other half")
+    parser.add_argument("--half", choices="AB", default="B", help="of the people, to be scored; default B")
+    return parser
 
 
 def numbers(text: str) -> list[int]:

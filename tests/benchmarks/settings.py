@@ -9,7 +9,6 @@ once for each change. The last line on stdout is one JSON object: a row for each
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from accuracy_methods import Training, by_model
 from accuracy_scores import measure
 from common import answer, say
 from numpy.typing import NDArray
-from options import add_names
+from options import add_names, parser_of_model
 
 from faceclust_spark.kernels.grid import normalise
 
@@ -110,11 +109,7 @@ def describe(rows: list[dict[str, Any]], sets: list[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="folder of a model of the other half")
-    parser.add_argument("--half", choices="AB", default="B", help="of the people, to be scored; default B")
+    parser = parser_of_model(__doc__)
     add_names(parser, "--only", "change", CHANGES)
     add_names(parser, "--sets", "set", DEV_SETS)
     arguments = parser.parse_args()

@@ -11,7 +11,6 @@ is one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -23,6 +22,7 @@ from accuracy_faces import DEV_SETS, Faces, half, read_faces
 from accuracy_scores import SIZES, bcubed_of_images
 from common import say
 from numpy.typing import NDArray
+from options import parser_of_model
 
 import faceclust_spark
 
@@ -126,11 +126,7 @@ def describe(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="folder of a model of the other half")
-    parser.add_argument("--half", choices="AB", default="B", help="of the people, to be scored; default B")
+    parser = parser_of_model(__doc__)
     parser.add_argument("--sets", type=lambda text: text.split(","), default=list(DEV_SETS))
     arguments = parser.parse_args()
     rows = []
