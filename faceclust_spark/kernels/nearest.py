@@ -14,8 +14,10 @@ from faceclust_spark.kernels.grid import cosine_of_one
 # had 500 images, and the person came apart.
 NEAREST = 256
 BLOCK = 1_024  # rows of dot products at once
-# From here on each pair is multiplied once for both of its images, which hold what reaches their bounds.
-LARGE = 4_096
+_PRODUCTS = 1 << 26  # at once at most, 256 MB: fewer rows of the largest groups
+# In groups of these sizes each pair is multiplied once for both of its images, which hold what reaches their
+# bounds: 6 KB an image, so that larger groups are done by rows.
+LARGE, LARGEST = 4_096, 1 << 17
 _SAMPLED, _RANK, _HELD = 16, 32, 768  # every 16th member tells a bound that some 512 members reach
 
 
@@ -46,8 +48,9 @@ def nearest_members(vectors: NDArray[np.int16], scale: Scale) -> NearestMembers:
     """
     wide, step = vectors.astype(np.float32), cosine_of_one(vectors.shape[1])
     found = _room(len(wide), len(wide))
-    left = np.arange(len(wide)) if len(wide) < LARGE else _take_nearest_of_many(wide, step, *found)
-    height = max(1, min(BLOCK, len(left)))
+    is_large = LARGE <= len(wide) <= LARGEST
+    left = _take_nearest_of_many(wide, step, *found) if is_large else np.arange(len(wide))
+    height = max(1, min(BLOCK, len(left), _PRODUCTS // max(len(wide), 1)))
     spare = np.empty((height, len(wide)), np.float32)
     for start in range(0, len(left), height):
         own = left[start : start + height]

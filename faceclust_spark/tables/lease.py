@@ -60,7 +60,8 @@ class Lease:
             self._thread.start()
         except LeaseHeldError:
             raise
-        except BaseException:  # it may just have been taken
+        except BaseException:  # it may just have been taken, and be kept by now
+            self._ended.set()
             with contextlib.suppress(Exception):
                 self._expire()
             raise

@@ -141,11 +141,13 @@ def test_lists_hold_256_members(monkeypatch, size):
     assert (np.diff(found.similarity, axis=1) <= 0).all()
 
 
-@pytest.mark.parametrize("size", [1, 7, 89, 90])
-def test_nearest_members_do_not_depend_on_blocks(monkeypatch, size):
+@pytest.mark.parametrize(
+    ("limit", "size"), [*(("BLOCK", size) for size in (1, 7, 89, 90)), ("_PRODUCTS", 10), ("_PRODUCTS", 700)]
+)
+def test_nearest_members_do_not_depend_on_blocks(monkeypatch, limit, size):
     vectors, _ = random_group(90, copies=5)
     whole = nearest_members(vectors, SCALE)
-    monkeypatch.setattr(nearest_kernel, "BLOCK", size)
+    monkeypatch.setattr(nearest_kernel, limit, size)
     for one, other in zip(nearest_members(vectors, SCALE), whole, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -175,6 +177,19 @@ def test_each_pair_is_multiplied_once_in_large_groups(monkeypatch, block, copies
         np.testing.assert_array_equal(one, other)
     (count,) = counts
     assert {"none": count == 0, "some": count > 0, "all": count > 300}[left], count
+
+
+@pytest.mark.parametrize(("size", "times"), [(59, 0), (60, 1), (70, 1), (71, 0)])
+def test_only_groups_whose_lists_can_be_held_are_done_so(monkeypatch, size, times):
+    vectors, _ = random_group(size, seed=size)
+    calls, take = [], nearest_kernel._take_nearest_of_many
+    for name, value in (("LARGE", 60), ("LARGEST", 70), ("_SAMPLED", 1)):
+        monkeypatch.setattr(nearest_kernel, name, value)
+    monkeypatch.setattr(
+        nearest_kernel, "_take_nearest_of_many", lambda *parts: calls.append(1) or take(*parts)
+    )
+    assert nearest_members(vectors, SCALE).rows.tolist() == nearest_lists(vectors)
+    assert len(calls) == times
 
 
 @pytest.mark.parametrize("size", [*SIZES, 320])
