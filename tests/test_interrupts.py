@@ -85,11 +85,10 @@ def test_a_call_that_nothing_ends_comes_back_before_the_interrupt_is_raised(spar
 
 
 def test_an_interrupt_outside_of_a_call_is_raised_at_once(spark, handlers):
-    clock = time.monotonic()
     with pytest.raises(KeyboardInterrupt), cancelling_on_interrupt(spark):
         _press(0.2)
-        time.sleep(3_600)
-    assert time.monotonic() - clock < 3_600
+        time.sleep(60)
+        pytest.fail("slept on")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
