@@ -6,78 +6,23 @@ Exit codes: 0 done, 1 a fault of the program, 2 config, 3 data, 4 infrastructure
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
-import logging
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from faceclust_spark.errors import ConfigError
-from faceclust_spark.failures import as_told
-from faceclust_spark.options import (
-    CONFIG_OPTIONS,
-    EPILOG,
-    FACES,
-    HELP,
-    PLAN_OPTIONS,
-    RUN_ID,
-    SEED,
-    SOURCE,
-    TABLES,
-    Command,
-    Option,
-)
+from faceclust_spark.command import InOrder, answer, command, leave, need, session_for, with_synth
+from faceclust_spark.options import EPILOG, FACES, HELP, PLAN_OPTIONS, RUN_ID, SEED, SOURCE, TABLES
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from faceclust_spark.config import Config
-
-log = logging.getLogger(__name__)
-
-_FEW = 50_000  # faces that are drawn in a minute
-
-
-def _command(*options: Option) -> Callable[[Command], click.Command]:
-    """Make a verb with the options that all verbs share, logging set up and the config loaded."""
-
-    def decorate(function: Command) -> click.Command:
-        @functools.wraps(function)
-        def run(config_path: Path | None, overrides: Sequence[str], verbose: bool, **values: Any) -> None:
-            from faceclust_spark.config import load_config
-            from faceclust_spark.log import configure_logging
-
-            configure_logging(verbose)
-            places = {k: values.pop(k) for k in ("source", "tables") if values.get(k)}
-            for name in ("source", "tables"):
-                values.pop(name, None)
-            function(load_config(config_path, overrides, places), **values)
-
-        command: Command = run
-        for option in reversed((*options, *CONFIG_OPTIONS)):
-            command = option(command)
-        return cli.command()(command)
-
-    return decorate
-
-
-class _InOrder(click.Group):
-    """Lists the verbs in the order in which a newcomer meets them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        order = ("demo", "run", "evaluate", "explain", "ingest", "plan", "synth", "train")
-        return sorted(self.commands, key=order.index)
 
 
 @click.group(
-    cls=_InOrder,
+    cls=InOrder,
     help=HELP,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -87,7 +32,8 @@ def cli() -> None:
     """Give click what all verbs hang on; its text is HELP."""
 
 
-@_command(
+@command(
+    cli,
     SOURCE,
     TABLES,
     RUN_ID,
@@ -103,15 +49,16 @@ def run(config: Config, run_id: str | None, fresh: bool, yes: bool, as_json: boo
     """
     from faceclust_spark import pipeline, report
 
-    source, tables = _need(config, "source", "tables")
+    source, tables = need(config, "source", "tables")
     if fresh and not yes:
         click.confirm(f"Delete all faceclust tables in {tables}?", abort=True, err=True)
-    with _session(config, source, tables=tables) as session:
+    with session_for(config, source, tables=tables) as session:
         summary = pipeline.run(session, source, tables, config, run_id=run_id, fresh=fresh)
-    _answer(summary.to_dict(), report.describe_run(summary), as_json)
+    answer(summary.to_dict(), report.describe_run(summary), as_json)
 
 
-@_command(
+@command(
+    cli,
     SOURCE,
     TABLES,
     RUN_ID,
@@ -123,13 +70,14 @@ def ingest(config: Config, run_id: str | None, as_json: bool) -> None:
     """
     from faceclust_spark import pipeline, report
 
-    source, tables = _need(config, "source", "tables")
-    with _session(config, source, tables=tables) as session:
+    source, tables = need(config, "source", "tables")
+    with session_for(config, source, tables=tables) as session:
         summary = pipeline.ingest(session, source, tables, config, run_id=run_id)
-    _answer(summary.to_dict(), report.describe_run(summary), as_json)
+    answer(summary.to_dict(), report.describe_run(summary), as_json)
 
 
-@_command(
+@command(
+    cli,
     SOURCE,
     *PLAN_OPTIONS,
 )
@@ -141,16 +89,17 @@ def plan(config: Config, output: Path | None, as_json: bool, **asked: Any) -> No
     """
     from faceclust_spark.planning import report, verb
 
-    (source,) = _need(config, "source")
+    (source,) = need(config, "source")
     given = {name: value for name, value in asked.items() if value is not None}
-    with _session(config, source) as session:
+    with session_for(config, source) as session:
         found = verb.plan(session, source, config, **given)
     if output is not None:
         output.write_text(report.plan_file(found), encoding="utf-8")
-    _answer(found.to_dict(), report.describe_plan(found), as_json)
+    answer(found.to_dict(), report.describe_plan(found), as_json)
 
 
-@_command(
+@command(
+    cli,
     click.option("--output", required=True, metavar="PATH", help="Parquet folder to write."),
     FACES,
     SEED,
@@ -163,13 +112,14 @@ def synth(config: Config, output: str, faces: int | None, seed: int | None, as_j
     """
     from faceclust_spark import verbs
 
-    config = _with_synth(config, faces, seed)
-    with _session(config, faces=config.synth.faces) as session:
+    config = with_synth(config, faces, seed)
+    with session_for(config, faces=config.synth.faces) as session:
         result = verbs.synthesise(session, output, config)
-    _answer(result, f"{result['faces']:,} faces written to {output}", as_json)
+    answer(result, f"{result['faces']:,} faces written to {output}", as_json)
 
 
-@_command(
+@command(
+    cli,
     click.option(
         "--source",
         "sources",
@@ -193,12 +143,13 @@ def train(config: Config, sources: Sequence[str], folder: Path, as_json: bool) -
     """
     from faceclust_spark import report, verbs
 
-    with _session(config, *sources) as session:
+    with session_for(config, *sources) as session:
         card = verbs.train_model(session, sources, folder, config)
-    _answer(card, report.describe_model(card, folder), as_json)
+    answer(card, report.describe_model(card, folder), as_json)
 
 
-@_command(
+@command(
+    cli,
     TABLES,
     click.option(
         "--labels",
@@ -222,13 +173,14 @@ def evaluate(config: Config, labels: str | None, slices: Sequence[str], as_json:
     """
     from faceclust_spark import report, verbs
 
-    (tables,) = _need(config, "tables")
-    with _session(config, *([labels] if labels else ()), tables=tables) as session:
+    (tables,) = need(config, "tables")
+    with session_for(config, *([labels] if labels else ()), tables=tables) as session:
         rows = verbs.evaluate(session, tables, config, labels=labels, slices=tuple(slices))
-    _answer({"evaluation": rows}, report.describe_evaluation(rows), as_json)
+    answer({"evaluation": rows}, report.describe_evaluation(rows), as_json)
 
 
-@_command(
+@command(
+    cli,
     click.argument("image_a"),
     click.argument("image_b"),
     TABLES,
@@ -240,13 +192,14 @@ def explain(config: Config, image_a: str, image_b: str, as_json: bool) -> None:
     """
     from faceclust_spark import verbs
 
-    (tables,) = _need(config, "tables")
-    with _session(config, tables=tables) as session:
+    (tables,) = need(config, "tables")
+    with session_for(config, tables=tables) as session:
         explanation = verbs.explain(session, tables, image_a, image_b)
-    _answer(explanation.to_dict(), str(explanation), as_json)
+    answer(explanation.to_dict(), str(explanation), as_json)
 
 
-@_command(
+@command(
+    cli,
     FACES,
     SEED,
     click.option(
@@ -264,48 +217,10 @@ def demo(config: Config, faces: int | None, seed: int | None, folder: Path, as_j
     """
     from faceclust_spark import report, verbs
 
-    config = _with_synth(config, faces, seed)
-    with _session(config, faces=config.synth.faces) as session:
+    config = with_synth(config, faces, seed)
+    with session_for(config, faces=config.synth.faces) as session:
         result = verbs.demo(session, folder, config)
-    _answer(result.to_dict(), report.describe_demo(result), as_json)
-
-
-def _need(config: Config, *names: str) -> list[str]:
-    """Give what --source and --tables, or the config file, have set; tell all that is missing at once."""
-    found: dict[str, str | None] = {name: getattr(config, name) for name in names}
-    missing = [name for name, value in found.items() if not value]
-    if missing:
-        options = " and ".join(f"--{name}" for name in missing)
-        keys = " and ".join(f"`{name}:`" for name in missing)
-        raise ConfigError(f"no {' and no '.join(missing)} given: use {options}, or {keys} in the config file")
-    return [value for value in found.values() if value]
-
-
-def _with_synth(config: Config, faces: int | None, seed: int | None) -> Config:
-    from faceclust_spark.config import load_config
-
-    given = {k: v for k, v in (("faces", faces), ("seed", seed)) if v is not None}
-    values = config.model_dump(exclude_unset=True)
-    values.setdefault("synth", {}).update(given)
-    return load_config(None, (), values)
-
-
-@contextlib.contextmanager
-def _session(
-    config: Config, *sources: str | None, tables: str | None = None, faces: int = 0
-) -> Iterator[SparkSession]:
-    """Give a session, of a JVM for quick work where sources and tables are small and few faces are drawn."""
-    from faceclust_spark.interrupts import cancelling_on_interrupt
-    from faceclust_spark.java import holds_little
-    from faceclust_spark.session import get_session
-
-    session = get_session(config.spark, quick=faces <= _FEW and holds_little(*sources, tables=tables))
-    with cancelling_on_interrupt(session):
-        yield session
-
-
-def _answer(result: dict[str, Any], text: str, as_json: bool) -> None:
-    click.echo(json.dumps(result, default=str) if as_json else text)
+    answer(result.to_dict(), report.describe_demo(result), as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -315,29 +230,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(args=arguments, prog_name="faceclust", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
     except click.Abort as abort:
-        _leave(abort.__cause__)  # click has caught what it stands for; nothing: the answer was no
+        leave(abort.__cause__)  # click has caught what it stands for; nothing: the answer was no
     except Exception as error:
-        _leave(error)
-
-
-def _leave(error: BaseException | None) -> NoReturn:
-    """Tell an error in its own short words, with the traceback under -v only, and leave."""
-    if error is None:
-        click.echo("faceclust: stopped, nothing was deleted (--yes deletes without asking)", err=True)
-        sys.exit(1)
-    if isinstance(error, KeyboardInterrupt):
-        click.echo("faceclust: interrupted; a run goes on where it stopped by its --run-id", err=True)
-        sys.exit(130)
-    told = as_told(error)
-    if told is None:
-        raise error
-    log.debug("%s", type(error).__name__, exc_info=error)
-    click.echo(f"faceclust: {told}", err=True)
-    sys.exit(told.exit_code)
+        leave(error)
 
 
 if __name__ == "__main__":

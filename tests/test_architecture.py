@@ -101,7 +101,8 @@ LAYERS = (
     ("steps",),
     ("pipeline",),
     ("verbs",),
-    ("cli", "prepare"),
+    ("command", "prepare"),
+    ("cli",),
 )
 
 
