@@ -23,7 +23,9 @@ _SHARE_STEP = 0.02
 # embeddings. Two kinds of images, such as with and without masks, have to stay below.
 _APART = 0.35
 _OF_ONE_PERSON = 0.35  # in the middle of all pairs; of strangers only where an embedding is off centre
-_FEWEST_PAIRS = 200  # to describe
+_FEWEST_PAIRS = 60  # to describe: 200 left two people of 12 images each at thresholds of .5 to .9
+_TYPICAL_SPREAD = 0.1
+_TOO_FEW, _ENOUGH = 20, 60  # faces that tell nothing, and all, of the spread
 HIGHEST = 0.95  # of what `auto` chooses: a threshold above would separate images of one photo
 
 
@@ -61,17 +63,19 @@ def random_pairs(sample: NDArray[np.int16]) -> RandomPairs:
     shaped as a normal distribution: as far up from the median to the 84.13 % quantile as down to the
     15.87 %, and half of the way down to the 2.28 %. What is left out has to be far above it: two kinds of
     images, of which each is more alike within itself, are not one person. Where no share is like that, as in
-    a gallery of one person alone, all pairs count (see `Thresholds.doubt`). Fewer than 20 faces: those of a
-    typical model.
+    a gallery of one person alone, all pairs count (see `Thresholds.doubt`). Fewer than 60 faces tell little of
+    the spread, which is drawn towards that of a typical model; fewer than 20 tell nothing.
     """
-    if len(sample) < 20:
-        return RandomPairs(0.0, 0.1)
+    if len(sample) < _TOO_FEW:
+        return RandomPairs(0.0, _TYPICAL_SPREAD)
     cosines = np.sort(cosine_matrix(sample, sample)[np.triu_indices(len(sample), 1)])
     most = 1.0 - min(_FEWEST_PAIRS / len(cosines), 1.0)
     found = [_without(cosines, share) for share in np.arange(0.0, most + _SHARE_STEP / 2, _SHARE_STEP)]
     first = next((pairs for pairs, misfit in found if misfit <= _NORMAL), None)
     nearest, misfit = min(found, key=lambda one: one[1])
-    return first or (nearest if misfit <= _NEARLY else found[0][0])
+    pairs = first or (nearest if misfit <= _NEARLY else found[0][0])
+    known = min(len(sample) / _ENOUGH, 1.0)
+    return pairs._replace(spread=_TYPICAL_SPREAD * (pairs.spread / _TYPICAL_SPREAD) ** known)
 
 
 def _without(cosines: NDArray[np.float32], share: float) -> tuple[RandomPairs, float]:

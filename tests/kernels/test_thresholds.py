@@ -96,9 +96,9 @@ def test_tiny_galleries_are_measured_by_a_typical_model(count):
 
 
 def test_equal_faces_leave_a_spread_above_zero():
-    centre, spread, *_ = random_pairs(np.repeat(random_faces(count=1), 30, axis=0))
+    centre, spread, *_ = random_pairs(np.repeat(random_faces(count=1), 60, axis=0))
     assert centre == pytest.approx(1, abs=1e-3)
-    assert spread == 1e-3
+    assert spread == pytest.approx(1e-3)
     chosen = choose(np.repeat(random_faces(count=1), 30, axis=0))
     assert chosen.groups == (float(np.float32(HIGHEST)),)  # three that fell together
     assert chosen.floor <= chosen.groups[0]
@@ -112,6 +112,35 @@ def test_one_person_alone_raises_a_doubt_until_it_is_said_how_different_people_a
     assert chosen.groups_chosen_by.endswith("above random pairs as given")
     assert choose(album(0.9)).doubt is None
     assert choose(random_faces()).doubt is None
+
+
+@pytest.mark.parametrize("people", [2, 3, 4])
+@pytest.mark.parametrize("each", [10, 12, 15])
+def test_few_people_of_few_images_lie_above_their_thresholds(people, each):
+    """Half of all pairs of two people are of one person: they made the thresholds .5 to .9."""
+    of_person = np.repeat(np.arange(people), each)
+    rows, columns = np.triu_indices(len(of_person), 1)
+    same = of_person[rows] == of_person[columns]
+    for seed in range(10):
+        noise = normalise(np.random.default_rng(seed).normal(size=(len(of_person), 128)))
+        persons = normalise(random_faces(people, seed=seed + 100))[of_person]
+        faces = quantise(normalise(persons + 0.8 * noise))  # cosines of about .6 within a person
+        cosines = cosine_matrix(faces, faces)[rows, columns]
+        lowest, *_ = choose(faces, faces=len(faces)).groups
+        assert (cosines[same] > lowest).mean() > 0.9
+        assert (cosines[~same] > lowest).mean() < 0.1
+
+
+def test_fewer_faces_than_sixty_draw_the_spread_to_a_typical_one():
+    wide = random_faces(60, width=32)
+    cosines = cosine_matrix(wide, wide)[np.triu_indices(60, 1)]
+    assert random_pairs(wide).spread == pytest.approx(cosines.std(), rel=0.1)  # .18
+    spreads = [
+        np.mean([random_pairs(random_faces(n, 32, seed)).spread for seed in range(30)])
+        for n in (20, 30, 45, 60)
+    ]
+    assert 0.1 < spreads[0] < spreads[1] < spreads[2] < spreads[3]
+    assert spreads[0] == pytest.approx(0.1 * (spreads[3] / 0.1) ** (1 / 3), rel=0.05)
 
 
 @pytest.mark.parametrize("count", [21, 24, 30, 40])
