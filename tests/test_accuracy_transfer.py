@@ -19,6 +19,7 @@ from faceclust_spark.kernels.thresholds import random_pairs
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 
 import accuracy_transfer as transfer
+import unlike_galleries as unlike
 from accuracy_faces import Faces, half
 from accuracy_methods import Training
 
@@ -64,7 +65,7 @@ def test_a_left_out_source_is_neither_known_nor_mixed(halves):
 
 def test_distractors_are_many_and_alike_in_their_attributes(halves):
     faces = halves.unseen["dev"]
-    hidden = transfer.hide(faces, 5)
+    hidden = unlike.hide(faces, 5)
     added = hidden.sources == transfer.DISTRACTOR
     assert added.sum() == 5 * len(faces.labels) and not added[: len(faces.labels)].any()
     assert np.allclose(np.nanmean(hidden.attributes[added], 0), np.nanmean(faces.attributes, 0), atol=1e-4)
@@ -76,17 +77,29 @@ def test_distractors_are_as_far_from_each_other_as_the_real_faces(halves):
     faces = halves.unseen["dev"]
     turn = np.linalg.qr(np.random.default_rng(4).normal(size=(96, 32)))[0].T
     wide = faces._replace(embeddings=(faces.embeddings @ turn).astype(np.float32))
-    hidden = transfer.hide(wide, 2)
+    hidden = unlike.hide(wide, 2)
     assert hidden.embeddings.shape[1] == 96
     real = random_pairs(quantise(wide.vectors())).spread
     added = random_pairs(quantise(hidden.vectors()[len(faces.labels) :][:1_000])).spread
     assert added == pytest.approx(real, rel=0.1) and real > 1.3 * 96**-0.5
 
 
+def test_a_handful_of_people_is_drawn_with_equal_numbers_of_images(halves):
+    faces = halves.unseen["dev"]
+    few = unlike.draw_few(faces, 3, 5, np.random.default_rng(1))
+    sizes = np.unique(few.labels, return_counts=True)[1]
+    assert sizes.tolist() == [5, 5, 5] and len(set(few.image_ids)) == 15
+    others = [set(unlike.draw_few(faces, 3, 5, np.random.default_rng(seed)).labels) for seed in range(9)]
+    assert len(set().union(*others)) > 3
+    everyone, every = np.unique(faces.labels, return_counts=True)
+    largest = set(everyone[np.argsort(-every)[:2]])  # nobody has so many
+    assert set(unlike.draw_few(faces, 2, 10_000, np.random.default_rng(1)).labels) == largest
+
+
 @pytest.mark.parametrize("share", [0.3, 0.75])
 def test_an_album_is_mainly_of_one_person(halves, share):
     faces = halves.unseen["dev"]
-    album = transfer.draw_album(faces, share)
+    album = unlike.draw_album(faces, share)
     every, album_sizes = (
         dict(zip(*np.unique(f.labels, return_counts=True), strict=True)) for f in (faces, album)
     )
@@ -99,7 +112,7 @@ def test_an_album_is_mainly_of_one_person(halves, share):
 
 def test_whole_people_are_drawn_until_there_are_enough(halves):
     faces = halves.unseen["dev"]
-    some = transfer.some_people(faces, 100)
+    some = unlike.some_people(faces, 100)
     largest = np.unique(faces.labels, return_counts=True)[1].max()
     assert 100 <= len(some.labels) < 100 + largest
     for label in set(some.labels):
@@ -107,7 +120,7 @@ def test_whole_people_are_drawn_until_there_are_enough(halves):
 
 
 def test_few_large_people_keep_their_likeness(halves):
-    drawn = transfer.draw_few_large(halves.unseen["dev"])
+    drawn = unlike.draw_few_large(halves.unseen["dev"])
     people, sizes = np.unique(drawn.labels, return_counts=True)
     assert len(people) <= 32 and sizes.min() >= 5 and np.median(sizes) >= 60
     vectors = drawn.vectors()

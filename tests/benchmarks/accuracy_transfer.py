@@ -9,6 +9,7 @@ Always fitted on one half of the people and scored on the other, both ways:
 - source: fitted without one source, scored on it.
 - large: the 40 largest people, as they are, and 32 drawn with 60 to 100 images each, off centre; ours with
   20, 40 and 80 neighbours.
+- few: two to ten people of 8 to 20 images each, as they are; several draws of each.
 - album: one person with 15 to 90 % of the images, and others with few, as they are.
 - distractors: 1,000 faces among 10 and 50 times as many synthetic ones; scored on the 1,000.
 
@@ -31,23 +32,22 @@ from common import answer, say
 from numpy.typing import NDArray
 from options import add_names
 from peers import PEERS
+from unlike_galleries import (
+    DISTRACTOR,
+    FEW_LARGE,
+    draw_album,
+    draw_few,
+    draw_few_large,
+    hide,
+    some_people,
+)
 
-from faceclust_spark.config import Config, SynthConfig
-from faceclust_spark.kernels.grid import grid_scale, quantise
-from faceclust_spark.kernels.synth import draw_gallery
-from faceclust_spark.kernels.thresholds import random_pairs
-from faceclust_spark.training.galleries import Recipe, draw
-
-FEW_LARGE = Recipe("few, large", people=32, images=(60, 100), least=5, off_centre=0.25)
 LARGEST = 40  # people
 NEIGHBOURS = (20, 40, 80)  # of ours
 ALBUM_SHARES = (0.15, 0.3, 0.5, 0.75, 0.9)  # of an album's main person
-OTHERS = 4  # times that each other person of an album has fewer images, at least
+FEW, DRAWS = ((2, 12), (2, 20), (3, 8), (10, 8)), 20  # people, images of each; and how often
 SCORED, TIMES = 1_000, (10, 50)  # real faces, and distractors to each
 DENSE_LIMIT = 20_000  # faces of which a matrix of all pairs is held
-PAIRED = 2_000  # faces, of whose pairs the spread of cosines is taken
-DISTRACTOR = "distractor"  # the source of a face that is not scored
-SEED = 2_024  # of what is drawn
 
 
 class Case(NamedTuple):
@@ -97,15 +97,14 @@ def few_large(halves: Halves) -> Iterator[Case]:
         yield Case(f"{name}, {FEW_LARGE.name}", known, draw_few_large(unseen), settings)
 
 
-def draw_few_large(faces: Faces) -> Faces:
-    """Draw few people with many images each from faces, as the training's recipes do."""
-    drawn = draw(faces.labelled(), FEW_LARGE, Config(), np.random.default_rng(SEED))
-    vectors = np.concatenate([group.vectors for group in drawn.groups])
-    attributes = np.concatenate([group.attributes for group in drawn.groups])
-    labels = np.concatenate(drawn.labels).astype(object)
-    ids = np.array([f"drawn-{row:06d}" for row in range(len(labels))], object)
-    embeddings = vectors.astype(np.float32) / np.float32(grid_scale(vectors.shape[1]))
-    return Faces(ids, embeddings, attributes, labels, np.full(len(labels), "drawn", object))
+def few_people(halves: Halves) -> Iterator[Case]:
+    """Take a handful of people, several times."""
+    for name, unseen in halves.unseen.items():
+        known = halves.named(name, *(other for other in DEV_SETS if other != name))
+        for people, images in FEW:
+            for number in range(DRAWS):
+                test = draw_few(unseen, people, images, np.random.default_rng(number))
+                yield Case(f"{name}, {people} people of {images}", known, test)
 
 
 def albums(halves: Halves) -> Iterator[Case]:
@@ -116,15 +115,6 @@ def albums(halves: Halves) -> Iterator[Case]:
             yield Case(f"{name}, {share:.0%} of one person", known, draw_album(unseen, share))
 
 
-def draw_album(faces: Faces, share: float) -> Faces:
-    """Take all images of the largest person, and whole other people, who have at most a quarter as many."""
-    _, person, sizes = np.unique(faces.labels, return_inverse=True, return_counts=True)
-    main = int(np.argmax(sizes))
-    others = np.random.default_rng(SEED).permutation(np.flatnonzero(sizes * OTHERS <= sizes[main]))
-    room = sizes[main] / share - sizes[main]
-    return faces.take(np.isin(person, [main, *others[np.cumsum(sizes[others]) <= room]]))
-
-
 def many_distractors(halves: Halves) -> Iterator[Case]:
     """Hide faces among synthetic ones."""
     for name, unseen in halves.unseen.items():
@@ -133,48 +123,11 @@ def many_distractors(halves: Halves) -> Iterator[Case]:
             yield Case(f"{name}, {times}x distractors", known, hide(some_people(unseen, SCORED), times))
 
 
-def some_people(faces: Faces, least: int) -> Faces:
-    """Draw whole people until there are at least so many faces, or all."""
-    people, person, sizes = np.unique(faces.labels, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(SEED).permutation(len(people))
-    count = int(np.searchsorted(np.cumsum(sizes[order]), least)) + 1
-    return faces.take(np.isin(person, order[:count]))
-
-
-def hide(faces: Faces, times: int) -> Faces:
-    """Add synthetic faces that fit in: cosines of random pairs, and attributes, spread as the real ones' do.
-
-    Cosines of random directions spread by one over the root of the components, those of a real model less
-    fast: 0.09 in 128 and in 512. So the faces are drawn in as many components as this means, and turned into
-    the model's space.
-    """
-    width = faces.embeddings.shape[1]
-    of_pairs = random_pairs(quantise(faces.vectors()[:PAIRED])).spread
-    components = int(np.clip(round(of_pairs**-2), 8, width))
-    turn = np.linalg.qr(np.random.default_rng(SEED).normal(size=(width, components)))[0].T
-    config = SynthConfig(
-        faces=times * len(faces.labels),
-        dimension=components,
-        attributes=faces.attributes.shape[1],
-        seed=SEED,
-    )
-    drawn = draw_gallery(config)
-    mean_of_real, spread = np.nanmean(faces.attributes, axis=0), np.nanstd(faces.attributes, axis=0)
-    own = (drawn.attributes - np.nanmean(drawn.attributes, axis=0)) / np.nanstd(drawn.attributes, axis=0)
-    strangers = Faces(
-        np.array([f"{DISTRACTOR}-{image_id}" for image_id in drawn.image_ids], object),
-        (drawn.embeddings @ turn).astype(np.float32),
-        (mean_of_real + spread * own).astype(np.float32),
-        drawn.labels,
-        np.full(len(drawn.labels), DISTRACTOR, object),
-    )
-    return Faces(*(np.concatenate(parts) for parts in zip(faces, strangers, strict=True)))
-
-
 CASES: dict[str, Callable[[Halves], Iterator[Case]]] = {
     "model": other_model,
     "source": other_source,
     "large": few_large,
+    "few": few_people,
     "album": albums,
     "distractors": many_distractors,
 }
