@@ -146,15 +146,16 @@ class SimilaritiesConfig(Section):
     fusion: Literal["weighted_sum", "product"] = "weighted_sum"  # of face and attribute similarity
     face_weight: Share = 0.9  # weighted_sum: of the face; the attributes have the rest
     keep: bool = False  # also store the matrices: up to 1,000 pairs a face
+    max_size: Annotated[int, Field(ge=2, le=10_000)] = 3_000  # larger root groups are not stored
 
 
 class ConfidencesConfig(Section):
     """The graph convolution over each root group."""
 
     model: str = "default"  # or lfw_synthetic, shipped too; or the path of one that `train` wrote
-    dense_size: Annotated[int, Field(ge=2)] = 3_000  # larger groups are refined in blocks
-    block_neighbours: Positive = 64  # in blocks: nearest members of each face that are scored
-    block_negatives: Positive = 32  # in blocks: further members drawn for each face
+    dense_size: Annotated[int, Field(ge=2)] = 200  # of larger groups, some pairs are scored in place of all
+    block_neighbours: Positive = 64  # of those: each face with so many of its nearest members
+    block_negatives: Positive = 32  # and with so many further ones, drawn
     pairs_per_task: Positive = 4_000_000  # scored at most, so that memory is bounded
 
 

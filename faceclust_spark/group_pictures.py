@@ -30,7 +30,8 @@ def draw_group(view: GroupView, labels: Sequence[Any] | None = None) -> Figure:
 
     Face similarities, attribute similarities, refined similarities (probability of one person), and each
     face's confidence at each threshold. With labels, of the whole gallery as it was given, the person of each
-    face is marked beside the matrices: a colour a person.
+    face is marked beside the matrices: a colour a person. Of groups of more than `confidences.dense_size`
+    faces some pairs are scored; the others stay white.
     """
     figure: Figure
     figure, panels = pyplot().subplots(2, 2, figsize=_SIZE, layout="constrained")
@@ -42,7 +43,8 @@ def draw_group(view: GroupView, labels: Sequence[Any] | None = None) -> Figure:
         panels[0, 1].set_title("no attributes", fontsize="medium")
     else:
         _square(panels[0, 1], view.attributes, ends, "cosine of attributes", (-1.0, 1.0))
-    _square(panels[1, 0], view.probabilities, ends, "refined: probability of one person", (0.0, 1.0))
+    gaps = "; white: not scored" if np.isnan(view.probabilities).any() else ""
+    _square(panels[1, 0], view.probabilities, ends, f"refined: probability of one person{gaps}", (0.0, 1.0))
     if labels is not None:
         person = number_labels(labels, len(labels))[view.rows]
         for ax in (panels[0, 0], panels[1, 0]):

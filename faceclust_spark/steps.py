@@ -197,8 +197,7 @@ def write_coarse_groups(run: Run) -> Outcome:
 def write_similarities(run: Run) -> Outcome:
     """Keep the similarity matrices."""
     groups = root_groups(run.read(schemas.COARSE_GROUPS), run.read(schemas.VECTORS), run.config.confidences)
-    dense_size = run.config.confidences.dense_size
-    run.write(schemas.SIMILARITIES, similarities(groups, run.config.similarities, dense_size))
+    run.write(schemas.SIMILARITIES, similarities(groups, run.config.similarities))
     return Outcome(run.read(schemas.SIMILARITIES).count(), unit="groups kept")
 
 

@@ -86,6 +86,13 @@ def test_the_picture_has_four_panels_and_a_line_at_each_cut(faces, found, labell
     assert bool(panels[0].child_axes) == labelled  # the strip of persons
 
 
+@pytest.mark.parametrize(("low", "high", "told"), [(20, 60, ""), (61, 600, "; white: not scored")])
+def test_the_picture_tells_of_pairs_without_a_score(faces, found, low, high, told):
+    row = row_of_size(found, low, high)
+    view = view_group(faces.embeddings, row, faces.attributes, CONFIG, **named(faces))
+    assert draw_group(view).axes[2].get_title() == f"refined: probability of one person{told}"
+
+
 def test_the_page_shows_what_its_code_gives(tmp_path, monkeypatch, capsys):
     page = PAGE.read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -75,11 +75,12 @@ def split_groups(
 def scored_pairs(size: int, config: ConfidencesConfig) -> int:
     """Give the number of pairs that refining a group of `size` faces scores, at most.
 
-    All pairs up to `dense_size` faces; above it a fixed number for each face.
+    All pairs up to `dense_size` faces; above it, where that is fewer, a fixed number for each face.
     """
+    every = size * (size - 1) // 2
     if size <= config.dense_size:
-        return size * (size - 1) // 2
-    return size * (config.block_neighbours + config.block_negatives)
+        return every
+    return min(every, size * (config.block_neighbours + config.block_negatives))
 
 
 def batch_groups(groups: list[Group], config: ConfidencesConfig, pairs: int) -> list[list[Group]]:

@@ -86,9 +86,9 @@ def refine_groups(
 ) -> list[Refinement]:
     """Give confidences and refined similarities of each group [claims 1, 4].
 
-    Groups of more than `dense_size` images are refined in blocks: each image with its nearest members
-    and with some drawn by hash, so that a large group has negatives too. A group of one image has
-    confidence 1 and no pairs.
+    Of groups of more than `dense_size` images some pairs are scored: each image with its nearest members
+    and with some drawn by hash, so that a large group has negatives too. All pairs score no better there,
+    where errors of those that are alike add up. A group of one image has confidence 1 and no pairs.
     """
     import torch
 

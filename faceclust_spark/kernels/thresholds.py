@@ -63,8 +63,8 @@ def random_pairs(sample: NDArray[np.int16]) -> RandomPairs:
     shaped as a normal distribution: as far up from the median to the 84.13 % quantile as down to the
     15.87 %, and half of the way down to the 2.28 %. What is left out has to be far above it: two kinds of
     images, of which each is more alike within itself, are not one person. Where no share is like that, as in
-    a gallery of one person alone, all pairs count (see `Thresholds.doubt`). Fewer than 60 faces tell little of
-    the spread, which is drawn towards that of a typical model; fewer than 20 tell nothing.
+    a gallery of one person alone, all pairs count (see `Thresholds.doubt`). Fewer than 60 faces tell little
+    of the spread, which is drawn towards that of a typical model; fewer than 20 tell nothing.
     """
     if len(sample) < _TOO_FEW:
         return RandomPairs(0.0, _TYPICAL_SPREAD)

@@ -94,7 +94,8 @@ def _pack(counts: Counts, gallery: Gallery, config: Config, cluster: Cluster) ->
     held = task_memory(gallery, counts, config)["confidences"]
     reason = f"{tasks:,} tasks for {cores:,} cores; each holds about {held / 2**30:.1f} GiB"
     if held > memory:
-        reason += f", more than the {memory / 2**30:.1f} GiB of a core: give it more, or lower dense_size"
+        remedy = "give it more, or lower block_neighbours"
+        reason += f", more than the {memory / 2**30:.1f} GiB of a core: {remedy}"
     return Choice("confidences", "pairs_per_task", pairs, reason)
 
 

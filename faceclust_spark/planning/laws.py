@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from faceclust_spark.config import Config
 from faceclust_spark.kernels.cells import FLAT_TRAINED, cell_count, sample_size
+from faceclust_spark.kernels.grouping import scored_pairs
 from faceclust_spark.kernels.relations import PAIR_INPUTS
 from faceclust_spark.planning.structure import Structure
 
@@ -43,6 +44,7 @@ class Counts(NamedTuple):
     partial_entries: float  # entries of the lists that tasks send to be merged
     entries: float  # neighbours kept
     refined: float  # pairs
+    refined_of_one: int  # pairs of the largest root group
     groups: float  # root groups
     trained_on: int  # faces that the driver trains cells on
 
@@ -73,6 +75,7 @@ def count_work(
         partial_entries=0.0 if cells == 1 else faces * structure.entries * partial,
         entries=faces * structure.entries,
         refined=faces * structure.pairs,
+        refined_of_one=scored_pairs(structure.largest, config.confidences),
         groups=faces * structure.groups,
         trained_on=sample_size(faces, config.cells),
     )
@@ -167,8 +170,7 @@ def task_memory(gallery: Gallery, counts: Counts, config: Config) -> dict[str, f
     """
     dimension, k, probes = gallery.dimension, config.neighbours.k, config.neighbours.probes
     visitors = gallery.faces * counts.visits / max(counts.shards, 1)
-    dense = config.confidences.dense_size
-    batch = REFINED_AT_ONCE + dense * (dense - 1) // 2
+    batch = REFINED_AT_ONCE + counts.refined_of_one
     forest = min(gallery.faces, config.coarse_groups.max_forest_edges)
     return {
         "cells": counts.trained_on * dimension * 14.0,

@@ -149,8 +149,9 @@ def _sizes(coarse_groups: DataFrame) -> DataFrame:
 def _pairs(config: ConfidencesConfig) -> Column:
     """Give `kernels.grouping.scored_pairs` as an expression over the size."""
     size = F.col(c.SIZE)
-    in_blocks = size * (config.block_neighbours + config.block_negatives)
-    return F.when(size <= config.dense_size, size * (size - 1) / 2).otherwise(in_blocks)
+    every = size * (size - 1) / 2
+    some = F.least(every, size * (config.block_neighbours + config.block_negatives))
+    return F.when(size <= config.dense_size, every).otherwise(some)
 
 
 def _total_costs(costs: DataFrame, cost_per_task: int) -> tuple[int, int]:

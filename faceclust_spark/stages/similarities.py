@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from faceclust_spark.stages.root_groups import RootGroups
 
 
-def similarities(root_groups: RootGroups, config: SimilaritiesConfig, dense_size: int) -> DataFrame:
+def similarities(root_groups: RootGroups, config: SimilaritiesConfig) -> DataFrame:
     """Give face, attribute and fused similarity matrix of each root group. Claims 4 to 7.
 
-    One row a root group of 2 to `dense_size` faces: the upper triangles, row by row, the diagonal (1)
+    One row a root group of 2 to `max_size` faces: the upper triangles, row by row, the diagonal (1)
     left out. The groups of higher thresholds lie inside their root group, so their matrices are blocks
-    of it. A larger group has no row: it is never refined by a whole matrix (`confidences.dense_size`),
-    and its triangles would not fit a row: 50,000 faces are 5 GB.
+    of it. A larger group has no row, for its triangles may not fit one: 50,000 faces are 5 GB.
 
-    Refining computes the same matrices in memory; this table is for inspection.
+    Refining computes the same similarities in memory, of groups beyond `confidences.dense_size` those of
+    some pairs only; this table is for inspection.
     """
-    groups = root_groups.together.where(F.col(c.SIZE) <= dense_size)
+    groups = root_groups.together.where(F.col(c.SIZE) <= config.max_size)
     return groups.mapInArrow(_compute(config), stage_schema(schemas.SIMILARITIES))
 
 

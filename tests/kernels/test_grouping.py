@@ -70,3 +70,5 @@ def test_batches_keep_the_order_and_end_where_they_are_full():
 def test_scored_pairs_below_and_above_the_dense_size():
     config = ConfidencesConfig(dense_size=100, block_neighbours=10, block_negatives=5)
     assert [scored_pairs(n, config) for n in (1, 2, 100, 101)] == [0, 1, 4_950, 1_515]
+    config = ConfidencesConfig(dense_size=100, block_neighbours=64, block_negatives=32)
+    assert [scored_pairs(n, config) for n in (101, 192, 193, 194)] == [5_050, 18_336, 18_528, 18_624]

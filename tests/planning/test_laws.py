@@ -90,6 +90,14 @@ def test_a_task_holds_its_shard_whatever_the_gallery():
     assert one < two == limited
 
 
+def test_a_task_that_refines_holds_its_largest_group():
+    gallery, counts = work(10**6)
+    assert counts.refined_of_one == 300 * 96
+    held = task_memory(gallery, counts, Config())["confidences"]
+    of_large = task_memory(gallery, counts._replace(refined_of_one=10**6), Config())["confidences"]
+    assert of_large - held == 4 * (27 + 8) * (10**6 - 300 * 96)
+
+
 def test_training_is_done_in_two_levels_beyond_256_cells():
     assert training_cost(1, 1) == 0
     assert training_cost(256, 1_000) == 256_000 + 256 * 2_500

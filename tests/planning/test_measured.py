@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from faceclust_spark.config import CellsConfig, Config, SynthConfig
+from faceclust_spark.config import CellsConfig, ConfidencesConfig, Config, SynthConfig
 from faceclust_spark.kernels.cells import Cells, cell_parts, probe_cells, train_cells
 from faceclust_spark.kernels.faces import prepare_faces
 from faceclust_spark.kernels.grid import cosine_matrix
@@ -110,9 +110,10 @@ def test_the_sample_is_routed_by_no_more_cells_than_it_can_train():
 
 
 def test_pairs_a_face_are_those_of_its_group():
-    # Groups of up to 3,000 are dense: 10 * 9 / 2 pairs; a larger one scores 64 + 32 a face.
+    # Groups of up to 200 have all pairs: 10 * 9 / 2; a larger one scores 64 + 32 a face.
     assert pairs_per_face(np.array([10, 1, 1]), CONFIG) == pytest.approx(45 / 12)
-    assert pairs_per_face(np.array([4_000]), CONFIG) == 96
+    assert pairs_per_face(np.array([200]), CONFIG) == pytest.approx(199 / 2)
+    assert pairs_per_face(np.array([201]), CONFIG) == 96
 
 
 def test_a_sample_that_is_the_gallery_is_not_extrapolated(part):
@@ -121,19 +122,22 @@ def test_a_sample_that_is_the_gallery_is_not_extrapolated(part):
     found = structure_of(vectors, 1.0, len(vectors), sampled, CONFIG)
     sizes = np.unique(sampled.coarse.keys[0], return_counts=True)[1]
     assert found.people is None
-    assert found.pairs == pytest.approx((sizes * (sizes - 1) / 2).sum() / len(vectors))
+    pairs = np.where(sizes <= 200, sizes * (sizes - 1) / 2, sizes * (64 + 32))
+    assert found.pairs == pytest.approx(pairs.sum() / len(vectors))
     assert (found.groups, found.largest) == (len(sizes) / len(vectors), sizes.max())
     assert found.alone == (sizes == 1).sum() / len(vectors)
 
 
 def test_pairs_of_the_gallery_are_told_from_a_quarter_of_its_faces(gallery, part):
     face_ids, vectors, _, chosen = part
+    all_pairs = ConfidencesConfig(dense_size=3_000)  # of which a part of the gallery tells least
+    config = CONFIG.model_copy(update={"confidences": all_pairs})
     order = np.argsort(gallery.face_ids)
-    keys = group_faces(gallery.face_ids[order], gallery.vectors[order], CONFIG).coarse.keys[0]
-    true = pairs_per_face(np.unique(keys, return_counts=True)[1], CONFIG)
-    sampled = group_gallery(face_ids, vectors, chosen, CONFIG)
+    keys = group_faces(gallery.face_ids[order], gallery.vectors[order], config).coarse.keys[0]
+    true = pairs_per_face(np.unique(keys, return_counts=True)[1], config)
+    sampled = group_gallery(face_ids, vectors, chosen, config)
     mixed = np.random.default_rng(0).permutation(vectors)
-    found = structure_of(mixed, 0.25, len(gallery.face_ids), sampled, CONFIG)
-    thinned = pairs_per_face(np.unique(sampled.coarse.keys[0], return_counts=True)[1], CONFIG)
+    found = structure_of(mixed, 0.25, len(gallery.face_ids), sampled, config)
+    thinned = pairs_per_face(np.unique(sampled.coarse.keys[0], return_counts=True)[1], config)
     assert true > 1.3 * thinned  # what the sample itself shows would mislead
     assert 1 / 1.5 < found.pairs / true < 1.5

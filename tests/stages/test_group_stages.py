@@ -139,15 +139,16 @@ def test_spark_equals_one_process(spark, name):
         found.unpersist()
 
 
-def test_similarities_of_groups_up_to_the_dense_size(spark):
+@pytest.mark.parametrize("limit", [20, 3_000])  # below and beyond the size up to which all pairs are scored
+def test_similarities_of_groups_up_to_their_own_limit(spark, limit):
     gallery = make_gallery(GALLERIES["mixed, one group over the dense size"], seed=3)
     grouped = root_groups(coarse_frame(spark, gallery), vectors_frame(spark, gallery), MANY_TASKS)
-    found = similarities(grouped, SIMILARITIES, ONE_TASK.dense_size)
+    found = similarities(grouped, SIMILARITIES.model_copy(update={"max_size": limit}))
     check_schema(found, schemas.SIMILARITIES)
     rows = {row[c.ROOT_KEY]: row for row in found.toArrow().to_pylist()}
     sizes = Counter(gallery.coarse.keys[0].tolist())
-    assert set(rows) == {root for root, n in sizes.items() if 2 <= n <= ONE_TASK.dense_size}
-    assert max(sizes.values()) > ONE_TASK.dense_size
+    assert set(rows) == {root for root, n in sizes.items() if 2 <= n <= limit}
+    assert 20 < ONE_TASK.dense_size < max(sizes.values()) < 3_000
     for root, row in rows.items():
         members = np.flatnonzero(gallery.coarse.keys[0] == root)
         cosines = cosine_matrix(gallery.vectors[members], gallery.vectors[members])
