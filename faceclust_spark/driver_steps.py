@@ -58,8 +58,8 @@ _CLUSTERS_AT_ONCE = 2_000  # described by a thread
 
 def write_thresholds(run: Run) -> None:
     """Choose the floor and the first thresholds. Claims 2, 3."""
-    face_ids, vectors, *_ = run.held.gallery
-    run.known.thresholds = find_thresholds(face_ids, vectors, run.config)
+    gallery = run.held.gallery
+    run.known.thresholds = find_thresholds(gallery.face_ids, gallery.vectors, gallery.norms, run.config)
     run.write(schemas.THRESHOLDS, thresholds_frame(run.spark, run.known.thresholds))
 
 

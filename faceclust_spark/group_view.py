@@ -57,7 +57,7 @@ def view_group(
     gallery, order = as_gallery(embeddings, attributes, image_ids, photo_ids, config)
     if not 0 <= row < len(order):
         raise DataError(f"row {row} of a gallery of {len(order)} faces: give one from 0 to {len(order) - 1}")
-    grouped = group_faces(gallery.face_ids, gallery.vectors, config)
+    grouped = group_faces(gallery.face_ids, gallery.vectors, gallery.norms, config)
     roots = grouped.coarse.keys[0]
     own = np.flatnonzero(roots == roots[np.flatnonzero(order == row)[0]])
     if len(own) < 2:
@@ -82,10 +82,9 @@ def view_group(
 
 
 def _part(gallery: Gallery, coarse: CoarseGroups, rows: NDArray[np.int64]) -> tuple[Gallery, CoarseGroups]:
-    face_ids, photos = gallery.face_ids[rows], gallery.photos[rows]
     keys, levels = coarse.keys[:, rows], coarse.levels[:, rows]
-    part = Gallery(face_ids, gallery.vectors[rows], gallery.attributes[rows], photos)
-    return part, CoarseGroups(face_ids, coarse.thresholds, keys, levels)
+    part = gallery.take(rows)
+    return part, CoarseGroups(part.face_ids, coarse.thresholds, keys, levels)
 
 
 def _by_cluster(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

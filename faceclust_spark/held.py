@@ -48,9 +48,9 @@ class Held:
 
     @cached_property
     def gallery(self) -> Gallery:
-        """The faces: ids, grid vectors, standardised attributes, numbers of their photos."""
+        """The faces: ids, grid vectors, standardised attributes, norms, numbers of their photos."""
         return self._gallery_of(
-            self._read(schemas.VECTORS).select(c.FACE_ID, c.VECTOR, c.ATTRIBUTES).toArrow()
+            self._read(schemas.VECTORS).select(c.FACE_ID, c.VECTOR, c.ATTRIBUTES, c.NORM).toArrow()
         )
 
     def _gallery_of(self, stored: pa.Table) -> Gallery:
@@ -62,7 +62,8 @@ class Held:
         attributes = attributes_from_arrow(stored[c.ATTRIBUTES])
         photos = pc.fill_null(self._names[c.PHOTO_ID].combine_chunks().dictionary_encode().indices, NO_PHOTO)
         numbers = photos.to_numpy(zero_copy_only=False).astype(np.int64)
-        return Gallery(face_ids[order], vectors[order], attributes[order], numbers)
+        norms = stored[c.NORM].to_numpy()
+        return Gallery(face_ids[order], vectors[order], attributes[order], norms[order], numbers)
 
     @property
     def image_ids(self) -> pa.Array:

@@ -93,7 +93,7 @@ def cluster(
     model = load_model(config.confidences.model)
     model.check(gallery.vectors.shape[1], config.ingest.embedding_model, config.ingest.attribute_names)
     model.check_rule(config.clusters.rule)
-    grouped = group_faces(gallery.face_ids, gallery.vectors, config)
+    grouped = group_faces(gallery.face_ids, gallery.vectors, gallery.norms, config)
     if grouped.thresholds.doubt:
         log.warning("%s", grouped.thresholds.doubt)
     scale = scale_of(grouped.thresholds)
@@ -129,16 +129,19 @@ def as_gallery(
     """Give a gallery as the kernels take it, and the given row of each of its rows; as `cluster`."""
     faces = prepare_faces(embeddings, attributes, image_ids, config.ingest.statistics_sample)
     order = np.argsort(faces.face_ids)
-    photos = _photo_numbers(photo_ids, len(order))[order]
-    return Gallery(faces.face_ids[order], faces.vectors[order], faces.attributes[order], photos), order
+    photos = _photo_numbers(photo_ids, len(order))
+    gallery = Gallery(faces.face_ids, faces.vectors, faces.attributes, faces.norms, photos)
+    return gallery.take(order), order
 
 
-def group_faces(face_ids: NDArray[np.int64], vectors: NDArray[np.int16], config: Config) -> Grouped:
+def group_faces(
+    face_ids: NDArray[np.int64], vectors: NDArray[np.int16], norms: NDArray[np.float32], config: Config
+) -> Grouped:
     """Find a gallery's neighbours and coarse groups [claims 2, 3].
 
-    Shapes: `(n,)` ascending, grid vectors `(n, d)`.
+    Shapes: `(n,)` ascending, grid vectors `(n, d)`, norms of the raw embeddings `(n,)`.
     """
-    thresholds = find_thresholds(face_ids, vectors, config)
+    thresholds = find_thresholds(face_ids, vectors, norms, config)
     cells = find_cells(face_ids, vectors, config)
     lists = find_neighbours(face_ids, vectors, cells, thresholds.floor, config.neighbours)
     forest = maximum_spanning_forest(edges_of_lists(lists))

@@ -57,7 +57,7 @@ def similarity_histogram(
     ax, count = _axes(ax), len(embeddings)
     person = np.full(count, UNKNOWN) if labels is None else number_labels(labels, count)
     k = min((config or Config()).neighbours.k, count - 1)
-    pairs = diagnostics.sample_pairs(quantise_faces(embeddings), person, k)
+    pairs = diagnostics.sample_pairs(quantise_faces(embeddings).vectors, person, k)
     _stairs(ax, pairs.random, "random pairs", color=_GREY, fill=True, alpha=0.35)
     _stairs(ax, pairs.nearest, f"a face and its {k} nearest", color=_GREEN, linewidth=1.6)
     lowest = thresholds.groups[0]
@@ -130,7 +130,7 @@ def precision_recall(
     ax, person = _axes(ax), number_labels(labels, len(embeddings))
     first = thresholds.groups
     levels = np.linspace(thresholds.floor, max(_HIGHEST, *first), _SWEEP).tolist()
-    vectors = quantise_faces(embeddings)
+    vectors = quantise_faces(embeddings).vectors
     scores = diagnostics.score_components(vectors, person, [*levels, *first], config or Config())
     curve, marks = scores[:_SWEEP], scores[_SWEEP:]
     known = person != UNKNOWN

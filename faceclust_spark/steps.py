@@ -205,14 +205,13 @@ def write_confidences(run: Run) -> Outcome:
     """Refine each root group: confidences, and log-odds of its pairs."""
     if run.fits_driver():
         return driver_steps.write_confidences(run)
+    from faceclust_spark.kernels.in_memory import scale_of
     from faceclust_spark.kernels.model import model_bytes
-    from faceclust_spark.kernels.nearest import Scale
 
     config, vectors = run.config, run.read(schemas.VECTORS)
     model = run.model()
     _check_model(model, run)
-    chosen = run.thresholds()
-    scale = Scale(chosen.mean, chosen.standard_deviation)
+    scale = scale_of(run.thresholds())
     groups = root_groups(run.read(schemas.COARSE_GROUPS), vectors, config.confidences)
     packed = model_bytes(model)
     refined = refinements(groups, packed, config.confidences, config.similarities, scale)
@@ -257,10 +256,10 @@ def write_clusters(run: Run) -> Outcome:
 
 def _play_rounds(run: Run, everyone: DataFrame, faces: DataFrame) -> Played:
     """Let clusters join, where the model and the rule of re-clustering know how."""
+    from faceclust_spark.kernels.in_memory import scale_of
     from faceclust_spark.kernels.model import model_bytes
-    from faceclust_spark.kernels.nearest import Scale
 
-    config, chosen = run.config, run.thresholds()
+    config = run.config
     model = run.model()
     if model.joiner is None or config.clusters.rule != "correlation" or not config.rounds.count:
         return Played(everyone, None)
@@ -269,7 +268,7 @@ def _play_rounds(run: Run, everyone: DataFrame, faces: DataFrame) -> Played:
         run.read(schemas.NEIGHBOURS),
         run.read(schemas.VECTORS),
         photos if config.clusters.same_photo == "apart" else None,
-        Scale(chosen.mean, chosen.standard_deviation),
+        scale_of(run.thresholds()),
     )
     return play_rounds(everyone, nodes, model_bytes(model), config.rounds, run.store.materialise)
 

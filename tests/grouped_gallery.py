@@ -16,11 +16,13 @@ from faceclust_spark.kernels.groups import CoarseGroups
 from faceclust_spark.kernels.ids import hash_image_ids
 from faceclust_spark.kernels.model import FORMAT, Model
 from faceclust_spark.kernels.nearest import Scale
+from faceclust_spark.kernels.norms import NormScale
 from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 
-SCALE = Scale(mean=0.0, standard_deviation=0.125)  # of random directions in 64 dimensions
+# Of random directions in 64 dimensions.
+SCALE = Scale(mean=0.0, standard_deviation=0.125, norms=NormScale(2.8, 0.12))
 THRESHOLDS = (0.4, 0.55, 0.7)
 
 
@@ -31,6 +33,7 @@ class Gallery(NamedTuple):
     image_ids: list[str]
     vectors: np.ndarray
     attributes: np.ndarray
+    norms: np.ndarray
     photos: list[str | None]
     labels: np.ndarray
     coarse: CoarseGroups
@@ -48,6 +51,7 @@ def make_gallery(people: list[int], seed: int = 0, noise: float = 0.8, width: in
     photos = [f"photo-{row // 2}" if row % 3 else None for row in range(n)]
     attributes = generator.normal(size=(n, width)).astype(np.float32)
     attributes[generator.random((n, width)) < 0.2] = np.nan
+    norms = np.exp(generator.normal(2.8, 0.12, size=n)).astype(np.float32)
     order = np.argsort(face_ids)
     vectors = quantise(normalise(raw))[order]
     return Gallery(
@@ -55,6 +59,7 @@ def make_gallery(people: list[int], seed: int = 0, noise: float = 0.8, width: in
         [image_ids[row] for row in order],
         vectors,
         attributes[order],
+        norms[order],
         [photos[row] for row in order],
         labels[order],
         find_components(face_ids[order], vectors),
@@ -118,6 +123,7 @@ def vectors_frame(spark: SparkSession, gallery: Gallery) -> DataFrame:
         c.FACE_ID: gallery.face_ids,
         c.VECTOR: pack_vectors(gallery.vectors),
         c.ATTRIBUTES: attributes,
+        c.NORM: gallery.norms,
         c.CONTENT_HASH: [""] * len(gallery.face_ids),
     }
     return _frame(spark, rows, schemas.VECTORS)

@@ -13,6 +13,7 @@ from commands import ROOT
 from faceclust_spark.config import SynthConfig
 from faceclust_spark.kernels.grid import quantise
 from faceclust_spark.kernels.model import SHIPPED
+from faceclust_spark.kernels.norms import feature_norms, norm_scale
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.kernels.thresholds import random_pairs
 
@@ -127,6 +128,17 @@ def test_few_large_people_keep_their_likeness(halves):
     same = drawn.labels[:, None] == drawn.labels
     cosines = vectors @ vectors.T
     assert cosines[same].mean() > cosines[~same].mean() + 0.2
+
+
+def test_distractors_are_as_long_as_the_faces_that_they_hide(halves):
+    faces = halves.unseen["dev"]._replace(embeddings=0.2 * halves.unseen["dev"].embeddings ** 3)
+    hidden = unlike.hide(faces, 2)
+    distractors = hidden.embeddings[hidden.sources == unlike.DISTRACTOR]
+    own, theirs = (norm_scale(feature_norms(part)) for part in (faces.embeddings, distractors))
+    assert theirs == pytest.approx(own, rel=0.1)
+    plain = faces._replace(embeddings=faces.vectors())
+    alike = unlike.hide(plain, 2)
+    assert norm_scale(feature_norms(alike.embeddings)).spread == 0
 
 
 def test_who_is_with_a_distractor():

@@ -65,7 +65,7 @@ def test_the_histogram_holds_every_pair_once(gallery):
     faces, _ = gallery
     config = Config.model_validate({"neighbours": {"k": 9}})
     ax = pictures.similarity_histogram(faces.embeddings, THRESHOLDS, faces.labels, config=config)
-    pairs = sample_pairs(quantise_faces(faces.embeddings), number_labels(faces.labels, 600), 9)
+    pairs = sample_pairs(quantise_faces(faces.embeddings).vectors, number_labels(faces.labels, 600), 9)
     drawn = stairs(ax)
     kinds = ("random pairs", "a face and its 9 nearest", "same person", "two persons")
     assert tuple(drawn) == kinds
@@ -104,7 +104,7 @@ def test_precision_and_recall_are_those_of_the_metrics(gallery):
     faces, clusters = gallery
     ax = pictures.precision_recall(faces.embeddings, faces.labels, clusters, THRESHOLDS)
     curve, first, best, own = ax.lines
-    person, vectors = number_labels(faces.labels, 600), quantise_faces(faces.embeddings)
+    person, vectors = number_labels(faces.labels, 600), quantise_faces(faces.embeddings).vectors
     levels = np.linspace(0.25, 0.95, 41)
     assert len(curve.get_xydata()) == 41
     for place in (0, 20, 40):

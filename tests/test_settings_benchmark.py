@@ -12,6 +12,7 @@ from commands import ROOT
 from faceclust_spark.config import Config, SynthConfig, load_config
 from faceclust_spark.kernels.grid import normalise
 from faceclust_spark.kernels.model import SHIPPED
+from faceclust_spark.kernels.norms import feature_norms, norm_scale
 from faceclust_spark.kernels.synth import draw_gallery
 
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
@@ -51,6 +52,21 @@ def test_attributes_in_another_order_are_the_same_ones_and_shuffled_ones_the_sam
 def test_embeddings_off_centre_are_alike_for_all_people():
     vectors = normalise(settings.CHANGES["off_centre"].embeddings(synthetic("dev_512").embeddings))
     assert np.median(vectors @ vectors.T) == pytest.approx(0.8, abs=0.03)
+
+
+def test_norms_are_changed_and_nothing_else():
+    values = synthetic("dev").embeddings
+    norms = feature_norms(values)
+    assert norm_scale(norms).spread > 0.05
+    changed = {name: settings.CHANGES[name].embeddings(values) for name in ("no_norms", "shuffled_norms")}
+    for one in changed.values():
+        np.testing.assert_allclose(normalise(one), normalise(values), atol=1e-6)
+    assert norm_scale(feature_norms(changed["no_norms"])).spread == 0
+    shuffled = feature_norms(changed["shuffled_norms"])
+    np.testing.assert_allclose(np.sort(shuffled), np.sort(norms), rtol=1e-5)
+    assert abs(np.corrcoef(shuffled, norms)[0, 1]) < 0.1
+    kept = feature_norms(settings.CHANGES["off_centre"].embeddings(values))
+    np.testing.assert_allclose(kept, norms, rtol=1e-5)
 
 
 def test_the_table_of_three_changes(monkeypatch, capsys):

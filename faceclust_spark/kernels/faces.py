@@ -21,6 +21,7 @@ from faceclust_spark.kernels.attributes import (
 )
 from faceclust_spark.kernels.grid import normalise, quantise
 from faceclust_spark.kernels.ids import ID_BITS, hash_image_ids, sample_rows
+from faceclust_spark.kernels.norms import feature_norms
 
 # Reason codes of the quarantine. The first six can be told from the row alone, in this order.
 NULL_ID = "null_id"
@@ -103,28 +104,38 @@ def hash_rows(texts: Sequence[str], embeddings: Ragged, attributes: Ragged) -> l
     return hashes
 
 
-def quantise_faces(embeddings: NDArray[np.generic]) -> NDArray[np.int16]:
-    """Give unit vectors on the grid: `(n, d)`, finite and not zero, to int16 `(n, d)`.
+class Quantised(NamedTuple):
+    """Face features as they are stored: unit vectors on the grid, and what normalising took away."""
+
+    vectors: NDArray[np.int16]  # (n, d)
+    norms: NDArray[np.float32]  # (n,)
+
+
+def quantise_faces(embeddings: NDArray[np.generic]) -> Quantised:
+    """Give unit vectors on the grid, and the lengths before: `(n, d)`, finite and not zero.
 
     Each row depends on itself only, whatever the memory layout and the size of the blocks.
     """
     vectors = np.empty(embeddings.shape, dtype=np.int16)
+    norms = np.empty(len(embeddings), np.float32)
     for start in range(0, len(embeddings), _BLOCK):
         block = np.ascontiguousarray(embeddings[start : start + _BLOCK], dtype=np.float64)
         vectors[start : start + _BLOCK] = quantise(normalise(block))
-    return vectors
+        norms[start : start + _BLOCK] = feature_norms(block)
+    return Quantised(vectors, norms)
 
 
 class PreparedFaces(NamedTuple):
     """A gallery as the kernels use it, row by row as it was given.
 
     face_ids: int64 `(n,)`; vectors: int16 `(n, d)` on the grid; attributes: float32 `(n, a)`,
-    standardised, NaN where missing, a = 0 for a gallery without.
+    standardised, NaN where missing, a = 0 for a gallery without; norms: float32 `(n,)` of the embeddings.
     """
 
     face_ids: NDArray[np.int64]
     vectors: NDArray[np.int16]
     attributes: NDArray[np.float32]
+    norms: NDArray[np.float32]
 
 
 def prepare_faces(
@@ -158,7 +169,8 @@ def prepare_faces(
     size = len(faces) if statistics_sample is None else statistics_sample
     sample = sample_rows(face_ids, size, STATISTICS_PURPOSE)
     statistics = attribute_statistics(raw[sample])
-    return PreparedFaces(face_ids, quantise_faces(faces), standardise(raw, statistics))
+    vectors, norms = quantise_faces(faces)
+    return PreparedFaces(face_ids, vectors, standardise(raw, statistics), norms)
 
 
 def _as_matrix(values: NDArray[np.number], name: str) -> NDArray[np.floating]:

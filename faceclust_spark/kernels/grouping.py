@@ -24,12 +24,15 @@ Item = TypeVar("Item")
 
 
 def gather_groups(
-    coarse: CoarseGroups, vectors: NDArray[np.int16], attributes: NDArray[np.float32]
+    coarse: CoarseGroups,
+    vectors: NDArray[np.int16],
+    attributes: NDArray[np.float32],
+    norms: NDArray[np.float32],
 ) -> list[Group]:
     """Give every root group of a gallery, by ascending root key; groups of one face included.
 
-    Rows of `vectors` int16 `(n, d)` and `attributes` float32 `(n, a)` (NaN = missing, a may be 0) follow
-    `coarse.face_ids`.
+    Rows of `vectors` int16 `(n, d)`, `attributes` float32 `(n, a)` (NaN = missing, a may be 0) and `norms`
+    float32 `(n,)` (NaN = unknown) follow `coarse.face_ids`.
     """
     order = np.lexsort((coarse.face_ids, coarse.keys[0]))
     return split_groups(
@@ -37,6 +40,7 @@ def gather_groups(
         coarse.face_ids[order],
         vectors[order],
         attributes[order],
+        norms[order],
         coarse.keys[:, order],
     )
 
@@ -46,6 +50,7 @@ def split_groups(
     face_ids: NDArray[np.int64],
     vectors: NDArray[np.int16],
     attributes: NDArray[np.float32],
+    norms: NDArray[np.float32],
     keys: NDArray[np.int64],
 ) -> list[Group]:
     """Divide rows sorted by root key, then face id, into their groups.
@@ -53,7 +58,7 @@ def split_groups(
     A group without a single attribute has attributes of width 0, whatever the width of the others:
     so a group is the same array for array whichever rows it is read with.
 
-    Shapes: `(n,)`, `(n,)`, `(n, d)`, `(n, a)`, `(t, n)`.
+    Shapes: `(n,)`, `(n,)`, `(n, d)`, `(n, a)`, `(n,)`, `(t, n)`.
     """
     ends = [*(np.flatnonzero(np.diff(root_keys)) + 1).tolist(), len(root_keys)]
     groups = []
@@ -65,6 +70,7 @@ def split_groups(
                 face_ids=face_ids[start:end],
                 vectors=vectors[start:end],
                 attributes=own[:, :0] if np.isnan(own).all() else own,
+                norms=norms[start:end],
                 keys=keys[:, start:end],
             )
         )

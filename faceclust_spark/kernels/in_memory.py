@@ -37,14 +37,18 @@ if TYPE_CHECKING:
 PAIRS_PER_BATCH = 100_000  # refined at once by a thread: bounds memory, does not change a bit
 
 
-def find_thresholds(face_ids: NDArray[np.int64], vectors: NDArray[np.int16], config: Config) -> Thresholds:
+def find_thresholds(
+    face_ids: NDArray[np.int64], vectors: NDArray[np.int16], norms: NDArray[np.float32], config: Config
+) -> Thresholds:
     """Choose floor and first thresholds from the gallery's sample [claims 2, 3].
 
-    Shapes: `(n,)` ascending, grid vectors `(n, d)`, here and below.
+    Shapes: `(n,)` ascending, grid vectors `(n, d)`, here and below; norms `(n,)`.
     """
     groups = config.coarse_groups
     sample = sample_rows(face_ids, groups.random_pairs_sample, thresholds_kernel.SAMPLE)
-    return thresholds_kernel.choose_thresholds(vectors[sample], len(face_ids), config.neighbours, groups)
+    return thresholds_kernel.choose_thresholds(
+        vectors[sample], len(face_ids), config.neighbours, groups, norms[sample]
+    )
 
 
 def find_cells(face_ids: NDArray[np.int64], vectors: NDArray[np.int16], config: Config) -> Cells:
@@ -82,7 +86,7 @@ def refine_gallery(
 
     met = ~alone_in_root(coarse)
     several = coarse._replace(face_ids=coarse.face_ids[met], keys=coarse.keys[:, met])
-    groups = gather_groups(several, gallery.vectors[met], gallery.attributes[met])
+    groups = gather_groups(several, gallery.vectors[met], gallery.attributes[met], gallery.norms[met])
 
     def refine(batch: list[Group]) -> list[RefinedGroup]:
         refined = refine_groups(batch, model, config.confidences, config.similarities, scale)
@@ -134,5 +138,5 @@ def alone_in_root(coarse: CoarseGroups) -> NDArray[np.bool_]:
 
 
 def scale_of(thresholds: Thresholds) -> Scale:
-    """Give centre and spread of a gallery's random pairs."""
-    return Scale(thresholds.mean, thresholds.standard_deviation)
+    """Give what a gallery's cosines and norms are measured by."""
+    return Scale(thresholds.mean, thresholds.standard_deviation, thresholds.norms)

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 
 from faceclust_spark.kernels.grid import grid_scale
 from faceclust_spark.kernels.nearest import Scale
+from faceclust_spark.kernels.norms import standardise_norms
 
 SAMPLE = 64  # images of a cluster that a meeting looks at: those with the smallest face ids
 FACE_INPUTS = 24
 ATTRIBUTE_INPUTS = 5
 HOST_INPUTS = 2  # the visitor's rank among the host's visitors, and their number
 GALLERY_INPUTS = 4
+NORM_INPUTS = 2  # means of the visitor's and the host's
 RANKED = (0, 1, 3, 4, 9)  # inputs by which a visitor's hosts are ranked: centroid, mean, top 3, top 5, bests
-MEETING_INPUTS = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS + GALLERY_INPUTS + 2 * len(RANKED)
+MEETING_INPUTS = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS + GALLERY_INPUTS + NORM_INPUTS + 2 * len(RANKED)
 LARGE = 10  # images of a cluster that a census counts as large
 _MANY = 10_000  # clusters of the largest galleries that were learned from: more count as so many
 _LONE_MARGIN = 0.3  # of the only host: s to a runner-up that nobody met
@@ -36,6 +38,7 @@ class Clusters(NamedTuple):
     sizes: NDArray[np.int64]  # (c,) of the whole cluster
     vectors: NDArray[np.int16]  # (m, d) on the grid
     attributes: NDArray[np.float32]  # (m, a) standardised, NaN = missing; a may be 0
+    norms: NDArray[np.float32]  # (m,) of the raw embeddings; NaN: unknown
 
 
 class Meetings(NamedTuple):
@@ -83,7 +86,18 @@ def meeting_inputs(
     _rank_visitors(meetings, inputs)
     at = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS
     inputs[:, at : at + GALLERY_INPUTS] = _gallery_inputs(census)
+    at += GALLERY_INPUTS
+    typical_norms = _typical_norms(clusters, scale)
+    inputs[:, at], inputs[:, at + 1] = typical_norms[meetings.visitor], typical_norms[meetings.host]
     return inputs
+
+
+def _typical_norms(clusters: Clusters, scale: Scale) -> NDArray[np.float32]:
+    """Give the mean of the standardised norms of each cluster's images: `(c,)`."""
+    norms = standardise_norms(clusters.norms, scale.norms)
+    typical = _typical_attributes(clusters.starts, norms[:, None])
+    known: NDArray[np.float32] = np.nan_to_num(typical[:, 0]).astype(np.float32)
+    return known
 
 
 def _gallery_inputs(census: Census) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.kernels.grid import cosine_of_one
+from faceclust_spark.kernels.norms import NormScale
 
 # Members listed for each image: nearly always the whole group. Lists of 64 hardly overlapped where a person
 # had 500 images, and the person came apart.
@@ -22,10 +23,11 @@ _SAMPLED, _RANK, _HELD = 16, 32, 768  # every 16th member tells a bound that som
 
 
 class Scale(NamedTuple):
-    """Centre and spread of the cosines of a gallery's random pairs (kernels.thresholds)."""
+    """Centre and spread of the cosines of a gallery's random pairs (kernels.thresholds), and of its norms."""
 
     mean: float
     standard_deviation: float
+    norms: NormScale = NormScale()
 
 
 class NearestMembers(NamedTuple):

@@ -22,6 +22,7 @@ from faceclust_spark.kernels.nearest import (
     nearest_members,
     standardise,
 )
+from faceclust_spark.kernels.norms import standardise_norms
 from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS, node_inputs, pair_inputs
 from faceclust_spark.kernels.similarities import attribute_similarities, fuse
 from faceclust_spark.kernels.triangles import triangle_inputs, triangle_rows
@@ -44,6 +45,7 @@ class Group(NamedTuple):
     face_ids: NDArray[np.int64]  # (n,) ascending
     vectors: NDArray[np.int16]  # (n, d) on the grid
     attributes: NDArray[np.float32]  # (n, a) standardised, NaN = missing; a may be 0
+    norms: NDArray[np.float32]  # (n,) of the raw embeddings; NaN: unknown
     keys: NDArray[np.int64]  # (t, n) group keys, lowest threshold (the root) first
 
 
@@ -114,19 +116,18 @@ def describe(
     fused = kind == "literal" and dense and group.attributes.shape[1] > 0
     convolved = _nearest_fused(group, similarities, scale) if fused else by_face
     features = group.vectors.astype(np.float32) / np.float32(grid_scale(max(group.vectors.shape[1], 1)))
-    nodes = features if kind == "literal" else node_inputs(by_face, size)
-    if kind == "bound":
-        nodes = np.concatenate([nodes, features], 1)
+    around = node_inputs(by_face, size, standardise_norms(group.norms, scale.norms))
+    nodes = {"relations": around, "literal": features, "bound": np.concatenate([around, features], 1)}[kind]
     if kind == "literal":
         nobody = np.empty(0, np.int64)
         return GroupInputs(nodes, convolved, nobody, nobody, np.empty((0, PAIR_INPUTS), np.float32), dense)
     if cosines is not None:
         first, second = triangle_rows(size)
-        pairs = triangle_inputs(standardise(cosines, scale), by_face, group.attributes)
+        pairs = triangle_inputs(standardise(cosines, scale), by_face, around, group.attributes)
     else:
         first, second = _sampled_pairs(group, by_face, config)
         own = standardise(_pair_cosines(group.vectors, first, second), scale)
-        pairs = pair_inputs(first, second, own, by_face, group.attributes)
+        pairs = pair_inputs(first, second, own, by_face, around, group.attributes)
     return GroupInputs(nodes, convolved, first, second, pairs, dense)
 
 

@@ -18,21 +18,22 @@ from faceclust_spark.kernels.nearest import NearestMembers
 LEVELS = (0.35, 0.45, 0.55, 0.65)  # of s, for counts of neighbours
 TOPS = (1, 5, 10, 20, 40)
 TEMPERATURES = (0.08, 0.2)  # of second-order similarity
-NODE_INPUTS = len(TOPS) + len(LEVELS) + 1
-FACE_INPUTS = 21
+NODE_INPUTS = len(TOPS) + len(LEVELS) + 2
+FACE_INPUTS = 23
 ATTRIBUTE_INPUTS = 6
 PAIR_INPUTS = FACE_INPUTS + ATTRIBUTE_INPUTS
 
 
-def node_inputs(nearest: NearestMembers, size: int) -> NDArray[np.float32]:
-    """Describe each image by the density around it: float32 `(n, NODE_INPUTS)`.
+def node_inputs(nearest: NearestMembers, size: int, norms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Describe each image by itself and the density around it: float32 `(n, NODE_INPUTS)`.
 
-    Means of the top 1, 5, 10, 20, 40 similarities (of those there are), log counts above LEVELS, log
-    of the group's size (at most 300 counts).
+    Means of the top 1, 5, 10, 20, 40 similarities (of those there are), log counts above LEVELS, its
+    standardised norm (kernels.norms), log of the group's size (at most 300 counts).
     """
     inputs = np.zeros((len(nearest.similarity), NODE_INPUTS), np.float32)
     counts = np.log1p(np.arange(nearest.similarity.shape[1] + 1)).astype(np.float32)
     _density_around(nearest.similarity, np.array(TOPS), np.array(LEVELS, np.float32), counts, inputs)
+    inputs[:, -2] = norms
     inputs[:, -1] = np.log1p(min(size, 300)) / 3
     return inputs
 
@@ -61,18 +62,19 @@ def pair_inputs(
     second: NDArray[np.int64],
     similarity: NDArray[np.float32],
     nearest: NearestMembers,
+    nodes: NDArray[np.float32],
     attributes: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Describe pairs by relations inside the group: float32 `(p, PAIR_INPUTS)`, symmetric in the pair.
 
-    similarity: the pairs' own s. attributes: standardised `(n, a)`, NaN where missing; they enter by
-    measures that do not depend on which there are or on their order. One that is 0 wherever it is known
-    is constant in the whole gallery: it would dilute the differences of the others, so it is left out.
+    similarity: the pairs' own s. nodes: what `node_inputs` gives. attributes: standardised `(n, a)`, NaN
+    where missing; they enter by measures that do not depend on which there are or on their order. One that
+    is 0 wherever it is known is constant in the whole gallery: it would dilute the differences of the
+    others, so it is left out.
     """
     inputs = np.zeros((len(first), PAIR_INPUTS), np.float32)
     if not len(first):
         return inputs
-    nodes = node_inputs(nearest, len(nearest.rows))
     _face_inputs(first, second, similarity, *lists_by_row(nearest), nodes, inputs)
     telling = telling_attributes(attributes)
     if telling.shape[1]:
@@ -126,14 +128,19 @@ def link_vectors(sims):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def density_inputs(i, j, s, nodes, inputs):  # type: ignore[no-untyped-def]
-    """Fill in the lower and higher density of the two, and the pair's similarity relative to each."""
+    """Fill in the lower and higher density and norm of the two, and their similarity relative to density."""
     for k in range(3):
         low, high = min(nodes[i, k], nodes[j, k]), max(nodes[i, k], nodes[j, k])
         inputs[8 + 4 * k] = low
         inputs[9 + 4 * k] = high
         inputs[10 + 4 * k] = s - low
         inputs[11 + 4 * k] = s - high
-    inputs[20] = nodes[i, nodes.shape[1] - 1]
+    last = nodes.shape[1] - 1
+    inputs[20] = nodes[i, last]
+    inputs[21], inputs[22] = (
+        min(nodes[i, last - 1], nodes[j, last - 1]),
+        max(nodes[i, last - 1], nodes[j, last - 1]),
+    )
 
 
 @numba.njit(cache=True, nogil=True)

@@ -40,7 +40,18 @@ class Gallery(NamedTuple):
     face_ids: NDArray[np.int64]  # (n,) ascending
     vectors: NDArray[np.int16]  # (n, d) on the grid
     attributes: NDArray[np.float32]  # (n, a) standardised, NaN = missing
+    norms: NDArray[np.float32]  # (n,) of the raw embeddings; NaN: unknown
     photos: NDArray[np.int64]  # (n,) number of the photo, -1 = none
+
+    def take(self, rows: NDArray[np.int64]) -> Gallery:
+        """Give some of the faces, in the order of the rows."""
+        return Gallery(
+            self.face_ids[rows],
+            self.vectors[rows],
+            self.attributes[rows],
+            self.norms[rows],
+            self.photos[rows],
+        )
 
 
 class Links(NamedTuple):
@@ -143,7 +154,9 @@ def describe_meetings(
     order = np.argsort(inverse, kind="stable")
     order = order[places_in_runs(inverse[order]) < SAMPLE]
     starts = np.concatenate([[0], np.cumsum(np.minimum(sizes, SAMPLE))])
-    clusters = Clusters(starts, sizes, gallery.vectors[order], gallery.attributes[order])
+    clusters = Clusters(
+        starts, sizes, gallery.vectors[order], gallery.attributes[order], gallery.norms[order]
+    )
     inputs = meeting_inputs(clusters, meetings, scale, take_census(sizes))
     rank_hosts(meetings.visitor, meetings.host, inputs)
     return Described(keys[meetings.visitor], keys[meetings.host], inputs)

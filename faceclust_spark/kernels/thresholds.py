@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from faceclust_spark.config import CoarseGroupsConfig, NeighboursConfig
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.grid import cosine_matrix
+from faceclust_spark.kernels.norms import NormScale, norm_scale
 
 SAMPLE = "thresholds"  # purpose of the sample, see ids.sample_rows
 LOWEST_FLOOR = 2.65  # s.d. above random pairs; both real galleries: cosine 0.25
@@ -42,6 +43,7 @@ class Thresholds(NamedTuple):
     standard_deviation: float
     floor_chosen_by: str
     groups_chosen_by: str
+    norms: NormScale = NormScale()  # of the raw embeddings
     doubt: str | None = None  # what is odd about the gallery, and what to do; not stored
 
 
@@ -95,7 +97,11 @@ def _without(cosines: NDArray[np.float32], share: float) -> tuple[RandomPairs, f
 
 
 def choose_thresholds(
-    sample: NDArray[np.int16], faces: int, neighbours: NeighboursConfig, groups: CoarseGroupsConfig
+    sample: NDArray[np.int16],
+    faces: int,
+    neighbours: NeighboursConfig,
+    groups: CoarseGroupsConfig,
+    norms: NDArray[np.float32] | None = None,
 ) -> Thresholds:
     """Choose floor and first thresholds for a gallery of `faces` faces [claims 2, 3].
 
@@ -106,8 +112,9 @@ def choose_thresholds(
     9.7 K faces by two models: floor 0.26, thresholds 0.35, 0.45, 0.55. `random_pairs` says which pairs
     count, unless the config gives their mean and standard deviation.
 
-    sample: int16 `(m, d)`, in the order of ids.sample_rows. Raises ConfigError where a given floor
-    lies above the lowest given threshold.
+    sample: int16 `(m, d)`, in the order of ids.sample_rows. norms: `(m,)` of their embeddings, to be
+    described beside the cosines. Raises ConfigError where a given floor lies above the lowest given
+    threshold.
     """
     given = groups.random_pairs
     pairs = random_pairs(sample) if given == "auto" else RandomPairs(*given)
@@ -133,7 +140,8 @@ def choose_thresholds(
             "neighbours below the floor are not kept, so the threshold could not be honoured; "
             "lower the floor or raise the threshold"
         )
-    return Thresholds(floor, levels, mean, spread, floor_chosen, chosen, _doubt(pairs))
+    lengths = NormScale() if norms is None else norm_scale(norms)
+    return Thresholds(floor, levels, mean, spread, floor_chosen, chosen, lengths, _doubt(pairs))
 
 
 def _doubt(pairs: RandomPairs) -> str | None:

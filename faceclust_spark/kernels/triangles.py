@@ -21,7 +21,6 @@ from faceclust_spark.kernels.relations import (
     density_inputs,
     link_vectors,
     lists_by_row,
-    node_inputs,
     telling_attributes,
 )
 
@@ -63,7 +62,10 @@ def triangle_rows(size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def triangle_inputs(
-    similarity: NDArray[np.float32], nearest: NearestMembers, attributes: NDArray[np.float32]
+    similarity: NDArray[np.float32],
+    nearest: NearestMembers,
+    nodes: NDArray[np.float32],
+    attributes: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Describe every pair of a group, as `relations.pair_inputs` does: float32 `(p, PAIR_INPUTS)`.
 
@@ -76,7 +78,7 @@ def triangle_inputs(
         return inputs
     by_row = lists_by_row(nearest)
     weights, norms = link_vectors(by_row.similarity)
-    _face_inputs(similarity, Lists(*by_row, weights), norms, node_inputs(nearest, size), inputs)
+    _face_inputs(similarity, Lists(*by_row, weights), norms, nodes, inputs)
     telling = telling_attributes(attributes)
     if telling.shape[1]:
         columns = np.ascontiguousarray(telling.T)

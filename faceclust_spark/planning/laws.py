@@ -101,7 +101,7 @@ def table_bytes(gallery: Gallery, counts: Counts, pairs: float) -> dict[str, flo
     faces, levels = gallery.faces, gallery.thresholds
     return {
         "faces": 62.0 * faces,
-        "vectors": faces * (2.0 * gallery.dimension + 4.0 * gallery.attributes + 49.0),
+        "vectors": faces * (2.0 * gallery.dimension + 4.0 * gallery.attributes + 53.0),
         "neighbours": 12.0 * counts.entries + 5.0 * faces,
         "forest": 20.0 * faces,
         "coarse_groups": 14.0 * levels * faces,
@@ -124,7 +124,7 @@ def shuffle_bytes(
     """
     faces, levels = gallery.faces, gallery.thresholds
     vector = 2 * gallery.dimension + _ROW
-    described = vector + 4 * gallery.attributes + 8 * levels + 40
+    described = vector + 4 * gallery.attributes + 8 * levels + 44
     together = faces * (1.0 - structure.alone)
     partitions = max(parallelism, math.ceil(faces * vector / _READ_AT_ONCE))
     edges = faces * min(structure.entries, float(parallelism))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from faceclust_spark.config import Config
 from faceclust_spark.kernels.cells import Cells, cell_count
 from faceclust_spark.kernels.faces import PreparedFaces
-from faceclust_spark.kernels.nearest import Scale
+from faceclust_spark.kernels.in_memory import scale_of
 from faceclust_spark.kernels.thresholds import Thresholds, choose_thresholds
 from faceclust_spark.planning.rates import (
     Rates,
@@ -57,19 +57,18 @@ def measure(sample: GallerySample, faces: int, config: Config, model: Model) -> 
     """
     prepared, prepare = prepare_sample(sample)
     count = len(prepared.face_ids)
-    thresholds = _thresholds(prepared.vectors, faces, config)
+    thresholds = _thresholds(prepared, faces, config)
     if thresholds.doubt:
         log.warning("%s", thresholds.doubt)
     routing, train = time_cells(prepared.vectors, routed_cells(faces, count, config), config)
     found = _search(prepared, config)
     config = found.config
     order = np.argsort(prepared.face_ids)
-    own = _thresholds(prepared.vectors, count, config)
+    own = _thresholds(prepared, count, config)
     sampled, forest, cut = time_groups(found.search.lists, prepared.vectors[order], own, config)
     share = min(1.0, count / sample.rows)
     structure = structure_of(prepared.vectors, share, faces, sampled, config)
-    scale = Scale(thresholds.mean, thresholds.standard_deviation)
-    refine, assign = time_refinement(structure.grouped, prepared.attributes, scale, model, config)
+    refine, assign = time_refinement(structure.grouped, prepared, scale_of(thresholds), model, config)
     rates = Rates(
         prepare=prepare,
         train=train,
@@ -100,7 +99,7 @@ def _search(prepared: PreparedFaces, config: Config) -> _Found:
     """Search the sample's own neighbours; with twice the probes where too many links are missed."""
     count = len(prepared.face_ids)
     order = np.argsort(prepared.face_ids)
-    own = _thresholds(prepared.vectors, count, config)
+    own = _thresholds(prepared, count, config)
     cells, _ = time_cells(prepared.vectors, cell_count(count, config.cells), config)
     while True:
         search, per_pair, per_entry = time_search(
@@ -114,6 +113,7 @@ def _search(prepared: PreparedFaces, config: Config) -> _Found:
         config = config.model_copy(update={"neighbours": neighbours})
 
 
-def _thresholds(vectors: NDArray[np.int16], faces: int, config: Config) -> Thresholds:
-    sample = vectors[: config.coarse_groups.random_pairs_sample]
-    return choose_thresholds(sample, faces, config.neighbours, config.coarse_groups)
+def _thresholds(prepared: PreparedFaces, faces: int, config: Config) -> Thresholds:
+    some = slice(config.coarse_groups.random_pairs_sample)
+    sample, norms = prepared.vectors[some], prepared.norms[some]
+    return choose_thresholds(sample, faces, config.neighbours, config.coarse_groups, norms)

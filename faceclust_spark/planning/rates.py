@@ -170,15 +170,16 @@ def time_groups(
 
 
 def time_refinement(
-    grouped: Grouped, attributes: NDArray[np.float32], scale: Scale, model: Model, config: Config
+    grouped: Grouped, prepared: PreparedFaces, scale: Scale, model: Model, config: Config
 ) -> tuple[float, float]:
     """Refine root groups until 1.5 million pairs are scored, and cluster them; gives seconds a pair for both.
 
-    attributes: standardised `(m, a)` of any faces; they are dealt out to the groups' faces in turn.
+    prepared: any faces; their attributes and norms are dealt out to the groups' faces in turn.
     """
     coarse = grouped.coarse
-    dealt = attributes[np.arange(len(coarse.face_ids)) % len(attributes)]
-    groups = _some_groups(gather_groups(coarse, grouped.vectors, dealt), config)
+    dealt = np.arange(len(coarse.face_ids)) % len(prepared.face_ids)
+    attributes, norms = prepared.attributes[dealt], prepared.norms[dealt]
+    groups = _some_groups(gather_groups(coarse, grouped.vectors, attributes, norms), config)
     if not groups:
         return 0.0, 0.0
     refine_groups(groups[:1], model, config.confidences, config.similarities, scale)

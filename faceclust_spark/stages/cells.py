@@ -26,8 +26,8 @@ def cells(vectors: DataFrame, faces: int, config: CellsConfig) -> Cells:
     The same cells as `local` trains, for any partitioning. The sample is `sample_per_cell` faces a cell, at
     most about a million: 512 MB at 256-d.
     """
-    _, sample = sample_vectors(vectors, sample_size(faces, config), SAMPLE)
-    return train_cells(sample, faces, config)
+    sample = sample_vectors(vectors, sample_size(faces, config), SAMPLE)
+    return train_cells(sample.vectors, faces, config)
 
 
 def cells_frame(spark: SparkSession, trained: Cells) -> DataFrame:

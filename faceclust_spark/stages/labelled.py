@@ -103,13 +103,14 @@ def _count_labelled(labelled: DataFrame) -> tuple[NDArray[np.int64], str | None]
 def _collect(vectors: DataFrame, kept: DataFrame) -> LabelledGallery:
     # Equal keys stand in equal order whatever order the rows come in: training is to be repeatable.
     rows = vectors.join(kept.select(c.FACE_ID, c.LABEL), c.FACE_ID).select(
-        c.FACE_ID, c.VECTOR, c.ATTRIBUTES, c.LABEL
+        c.FACE_ID, c.VECTOR, c.ATTRIBUTES, c.NORM, c.LABEL
     )
     table = rows.toArrow().sort_by(c.FACE_ID)
     labels = np.unique(np.array(table[c.LABEL].to_pylist(), object), return_inverse=True)[1]
     return LabelledGallery(
         normalise(vectors_from_arrow(table[c.VECTOR]).astype(np.float32)).astype(np.float32),
         attributes_from_arrow(table[c.ATTRIBUTES]),
+        table[c.NORM].to_numpy(),
         labels.astype(np.int64),
     )
 

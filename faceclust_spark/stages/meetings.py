@@ -160,7 +160,7 @@ def _together(meetings: DataFrame, sized: DataFrame, vectors: DataFrame) -> Data
         .withColumn(_OTHER, F.row_number().over(first))
         .where(F.col(_OTHER) <= SAMPLE)
         .select(c.CLUSTER_KEY, F.col(c.SIZE).alias(c.VISITOR_SIZE), c.FACE_ID)
-        .join(vectors.select(c.FACE_ID, c.VECTOR, c.ATTRIBUTES), c.FACE_ID)
+        .join(vectors.select(c.FACE_ID, c.VECTOR, c.ATTRIBUTES, c.NORM), c.FACE_ID)
     )
     visits = meetings.withColumnRenamed(c.VISITOR, c.CLUSTER_KEY)
     own = (
@@ -194,6 +194,7 @@ def _describer(
                 sizes,
                 vectors_from_arrow(rows[c.VECTOR]),
                 attributes_from_arrow(rows[c.ATTRIBUTES]),
+                rows[c.NORM].to_numpy(),
             )
             visitor, is_host = np.flatnonzero(hosts != labels), np.flatnonzero(hosts == labels)
             host = is_host[np.searchsorted(hosts[is_host], hosts[visitor])]

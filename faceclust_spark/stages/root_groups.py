@@ -34,7 +34,7 @@ class RootGroups(NamedTuple):
     alone: groups of one face, a row each: root_key (its face_id), thresholds. They need no vector and
     no Python worker, and are most groups of a gallery.
     together: the faces of all other groups, a row each: root_key, size of the group, thresholds
-    (ascending), face_id, group_keys (one a threshold), vector, attributes. Each group is whole inside
+    (ascending), face_id, group_keys (one a threshold), vector, attributes, norm. Each group is whole inside
     one partition and sorted by face_id: use it as it is, since a repartition would cut groups apart.
     """
 
@@ -52,13 +52,14 @@ def root_groups(coarse_groups: DataFrame, vectors: DataFrame, config: Confidence
         coarse_groups.join(groups.select(c.ROOT_KEY), c.ROOT_KEY, "left_semi")
         .groupBy(c.FACE_ID)
         .agg(F.min(c.ROOT_KEY).alias(c.ROOT_KEY), by_threshold.alias(c.GROUP_KEYS))
-        .join(vectors.select(c.FACE_ID, c.VECTOR, c.ATTRIBUTES), c.FACE_ID)
+        .join(vectors.select(c.FACE_ID, c.VECTOR, c.ATTRIBUTES, c.NORM), c.FACE_ID)
         .select(
             c.ROOT_KEY,
             c.FACE_ID,
             F.col(c.GROUP_KEYS)[c.GROUP_KEY].alias(c.GROUP_KEYS),
             c.VECTOR,
             c.ATTRIBUTES,
+            c.NORM,
         )
     )
     together = place_groups(members, groups, c.ROOT_KEY, _pairs(config), config.pairs_per_task)
@@ -132,6 +133,7 @@ def groups_from_arrow(rows: pa.RecordBatch) -> list[Group]:
         rows[c.FACE_ID].to_numpy(),
         vectors_from_arrow(rows[c.VECTOR]),
         attributes_from_arrow(rows[c.ATTRIBUTES]),
+        rows[c.NORM].to_numpy(),
         rows[c.GROUP_KEYS].flatten().to_numpy().reshape(rows.num_rows, -1).T,
     )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from faceclust_spark.kernels.norms import NormScale
 from faceclust_spark.kernels.thresholds import SAMPLE, Thresholds, choose_thresholds
 from faceclust_spark.stages.output import arrow_output, frame_of
 from faceclust_spark.stages.vectors import sample_vectors
@@ -28,8 +29,8 @@ def thresholds(
 
     The same as `local` chooses, for any partitioning. Raises ConfigError for a floor above a threshold.
     """
-    _, sample = sample_vectors(vectors, groups.random_pairs_sample, SAMPLE)
-    return choose_thresholds(sample, faces, neighbours, groups)
+    sample = sample_vectors(vectors, groups.random_pairs_sample, SAMPLE)
+    return choose_thresholds(sample.vectors, faces, neighbours, groups, sample.norms)
 
 
 def thresholds_frame(spark: SparkSession, chosen: Thresholds) -> DataFrame:
@@ -42,6 +43,8 @@ def thresholds_frame(spark: SparkSession, chosen: Thresholds) -> DataFrame:
         c.CHOSEN_BY: [chosen.floor_chosen_by] + [chosen.groups_chosen_by] * len(chosen.groups),
         c.MEAN: [chosen.mean] * len(cosines),
         c.STANDARD_DEVIATION: [chosen.standard_deviation] * len(cosines),
+        c.NORM_CENTRE: [chosen.norms.centre] * len(cosines),
+        c.NORM_SPREAD: [chosen.norms.spread] * len(cosines),
     }
     batch = pa.RecordBatch.from_pydict(rows, arrow_output(schemas.THRESHOLDS))
     return frame_of(spark, schemas.THRESHOLDS, [batch])
@@ -59,4 +62,5 @@ def thresholds_from_frame(rows: DataFrame) -> Thresholds:
         standard_deviation=floor[c.STANDARD_DEVIATION],
         floor_chosen_by=floor[c.CHOSEN_BY],
         groups_chosen_by=groups[0][c.CHOSEN_BY],
+        norms=NormScale(floor[c.NORM_CENTRE], floor[c.NORM_SPREAD]),
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark.sql import functions as F
 
 from faceclust_spark.arrow import (
@@ -23,7 +24,6 @@ from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from pyspark.sql import Column, DataFrame
 
 
@@ -50,10 +50,12 @@ def _preparer(
 def prepare_batch(batch: pa.RecordBatch, statistics: AttributeStatistics | None) -> pa.RecordBatch:
     """Give rows of VECTORS for a batch of usable rows, one or more."""
     faces = unpack_lists(batch.column(c.PACKED), batch.column(c.WIDTH)[0].as_py())
+    vectors, norms = quantise_faces(faces)
     columns = {
         c.FACE_ID: batch.column(c.FACE_ID),
-        c.VECTOR: vectors_to_arrow(quantise_faces(faces)),
+        c.VECTOR: vectors_to_arrow(vectors),
         c.ATTRIBUTES: _standardised(batch.column(c.ATTRIBUTES), statistics),
+        c.NORM: pa.array(norms),
         c.CONTENT_HASH: batch.column(c.CONTENT_HASH),
     }
     return pa.RecordBatch.from_pydict(columns, arrow_output(schemas.VECTORS))
@@ -77,18 +79,24 @@ def sampling_order(purpose: str) -> Column:
     return F.col(c.FACE_ID).bitwiseXOR(F.lit(sample_mask(purpose)))
 
 
-def sample_vectors(
-    vectors: DataFrame, size: int, purpose: str
-) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
-    """Collect the vectors of the purpose's sample, in its order.
+class Sample(NamedTuple):
+    """Some faces of a gallery, in the order of their purpose."""
+
+    face_ids: NDArray[np.int64]  # (m,)
+    vectors: NDArray[np.int16]  # (m, d) on the grid
+    norms: NDArray[np.float32]  # (m,) of the raw embeddings
+
+
+def sample_vectors(vectors: DataFrame, size: int, purpose: str) -> Sample:
+    """Collect the vectors of the purpose's sample, in its order: m = min(size, faces).
 
     The same faces in the same order as `kernels.ids.sample_rows` gives, for any partitioning: Spark
     keeps the `size` smallest of each partition and merges those.
-
-    Returns face ids int64 `(m,)` and grid vectors int16 `(m, d)` with m = min(size, faces).
     """
-    sample = vectors.select(c.FACE_ID, c.VECTOR).orderBy(sampling_order(purpose)).limit(size).toArrow()
+    columns = vectors.select(c.FACE_ID, c.VECTOR, c.NORM)
+    sample = columns.orderBy(sampling_order(purpose)).limit(size).toArrow()
     # toArrow may hand back its chunks in any order within the limit: the key decides again.
     face_ids = sample[c.FACE_ID].to_numpy()
     order = np.argsort(face_ids ^ np.int64(sample_mask(purpose)), kind="stable")
-    return face_ids[order], vectors_from_arrow(sample[c.VECTOR])[order]
+    packed, norms = vectors_from_arrow(sample[c.VECTOR]), sample[c.NORM].to_numpy()
+    return Sample(face_ids[order], packed[order], norms[order])

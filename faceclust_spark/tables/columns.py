@@ -25,6 +25,7 @@ OUTCOME = "outcome"  # what becomes of an image: `new`, `replaced`, `unchanged`,
 # vectors
 VECTOR = "vector"  # BINARY: int16 grid components, little-endian
 ATTRIBUTES = "attributes"  # ARRAY<FLOAT>: standardised; null element = missing
+NORM = "norm"  # FLOAT: length of the raw embedding
 
 # quarantine
 REASON = "reason"
@@ -37,6 +38,8 @@ POSITION = "position"
 NAME = "name"
 MEAN = "mean"
 STANDARD_DEVIATION = "standard_deviation"
+NORM_CENTRE = "norm_centre"  # of the logarithms of norms
+NORM_SPREAD = "norm_spread"  # 0: norms tell nothing
 COUNT = "count"
 THRESHOLD = "threshold"
 KIND = "kind"

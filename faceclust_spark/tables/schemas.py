@@ -66,6 +66,7 @@ VECTORS = Table(
         (c.FACE_ID, _LONG),
         (c.VECTOR, _BINARY),
         (c.ATTRIBUTES, ArrayType(_FLOAT, True), True),
+        (c.NORM, _FLOAT),
         (c.CONTENT_HASH, _STRING),
         (c.RUN_ID, _STRING),
     ),
@@ -106,6 +107,8 @@ THRESHOLDS = Table(
         (c.CHOSEN_BY, _STRING),  # `given`, or how `auto` came to it
         (c.MEAN, _DOUBLE),  # of the cosines of random pairs
         (c.STANDARD_DEVIATION, _DOUBLE),
+        (c.NORM_CENTRE, _DOUBLE),
+        (c.NORM_SPREAD, _DOUBLE),
         (c.RUN_ID, _STRING),
     ),
 )

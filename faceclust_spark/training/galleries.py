@@ -27,6 +27,7 @@ class LabelledGallery(NamedTuple):
 
     vectors: NDArray[np.float32]  # (n, d)
     attributes: NDArray[np.float32]  # (n, a) standardised, NaN = missing; a may be 0
+    norms: NDArray[np.float32]  # (n,) of the raw embeddings; NaN: unknown
     labels: NDArray[np.int64]  # (n,) identity
 
 
@@ -42,6 +43,7 @@ class Recipe(NamedTuple):
     noise: float = 0.0  # length of noise added to each image
     off_centre: float = 0.0  # length of a common direction added to each image
     attributes: str = "own"  # own, none, noise, shuffled, some
+    norms: str = "own"  # own, none, noise
     k: int = 40
 
 
@@ -62,17 +64,25 @@ RECIPES = (
     Recipe("as it is"),
     Recipe("as it is, no attributes", attributes="none"),
     Recipe("half of the people", share=0.5, k=20),
-    Recipe("fifth of the people", share=0.2, attributes="none"),
+    Recipe("fifth of the people", share=0.2, attributes="none", norms="none"),
     Recipe("few and large", people=32, images=(60, 100), least=5, off_centre=0.25),
     Recipe("few and middling", people=60, images=(25, 60), least=4, attributes="some"),
     Recipe("many and middling", people=200, images=(12, 40), least=3, noise=0.25, attributes="some"),
     Recipe("few, large, unsharp", people=24, images=(40, 80), least=5, noise=0.35, attributes="none"),
     Recipe("large beside all", share=0.7, off_centre=0.15, k=80, attributes="shuffled"),
-    Recipe("useless attributes", share=0.6, attributes="noise"),
+    Recipe("useless attributes", share=0.6, attributes="noise", norms="noise"),
     Recipe("large as they are", least=18),
     Recipe("few as they are", people=30, least=6),
     Recipe("tenth of the people", share=0.1),
-    Recipe("large and off centre", people=40, images=(50, 80), least=5, off_centre=0.35, attributes="noise"),
+    Recipe(
+        "large and off centre",
+        people=40,
+        images=(50, 80),
+        least=5,
+        off_centre=0.35,
+        attributes="noise",
+        norms="none",
+    ),
 )
 
 
@@ -87,13 +97,14 @@ def draw(
     vectors = normalise(vectors) + recipe.noise * _directions(vectors.shape, generator)
     vectors = normalise(vectors) + recipe.off_centre * _directions((1, vectors.shape[1]), generator)
     attributes = _vary_attributes(gallery.attributes[rows], recipe.attributes, generator)
+    norms = _vary_norms(gallery.norms[rows], recipe.norms, generator)
     face_ids = np.sort(generator.choice(2**62, len(rows), replace=False))
     settings = config.model_copy(update={"neighbours": config.neighbours.model_copy(update={"k": recipe.k})})
     grid = quantise(normalise(vectors))
-    grouped = group_faces(face_ids, grid, settings)
-    groups = gather_groups(grouped.coarse, grid, attributes)
+    grouped = group_faces(face_ids, grid, norms, settings)
+    groups = gather_groups(grouped.coarse, grid, attributes, norms)
     labels = [gallery.labels[rows][np.searchsorted(face_ids, group.face_ids)] for group in groups]
-    drawn = Gallery(face_ids, grid, attributes, np.full(len(rows), NO_PHOTO))
+    drawn = Gallery(face_ids, grid, attributes, norms, np.full(len(rows), NO_PHOTO))
     scale, lowest = scale_of(grouped.thresholds), grouped.thresholds.groups[0]
     return Composition(recipe.name, drawn, grouped.links, groups, labels, scale, lowest)
 
@@ -123,7 +134,9 @@ def split_identities(
 
 def take(gallery: LabelledGallery, kept: NDArray[np.bool_]) -> LabelledGallery:
     """Give the part of a gallery that is marked."""
-    return LabelledGallery(gallery.vectors[kept], gallery.attributes[kept], gallery.labels[kept])
+    return LabelledGallery(
+        gallery.vectors[kept], gallery.attributes[kept], gallery.norms[kept], gallery.labels[kept]
+    )
 
 
 def _drop_images(gallery: LabelledGallery, kept: float, generator: np.random.Generator) -> LabelledGallery:
@@ -179,3 +192,10 @@ def _vary_attributes(
         kept[generator.random(kept.shape) < 0.1] = np.nan
         return kept
     return attributes
+
+
+def _vary_norms(norms: NDArray[np.float32], way: str, generator: np.random.Generator) -> NDArray[np.float32]:
+    """Change norms so that unknown ones, and those of a model whose norms tell nothing, are nothing new."""
+    if way == "none":
+        return np.full(len(norms), np.nan, np.float32)
+    return generator.permutation(norms) if way == "noise" else norms

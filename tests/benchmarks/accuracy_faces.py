@@ -85,7 +85,7 @@ def make_gallery(embeddings, attributes, image_ids, labels) -> LabelledGallery:
     order = np.argsort(faces.face_ids)
     people = np.unique(np.array(labels, object), return_inverse=True)[1].astype(np.int64)
     vectors = normalise(faces.vectors.astype(np.float32)).astype(np.float32)
-    return LabelledGallery(vectors[order], faces.attributes[order], people[order])
+    return LabelledGallery(vectors[order], faces.attributes[order], faces.norms[order], people[order])
 
 
 def _is_quick(label: str) -> bool:

@@ -55,7 +55,8 @@ def make_groups(faces: int, size: int, dimension: int, seed: int = 0) -> list[Gr
         attributes = generator.standard_normal((size, ATTRIBUTES)).astype(np.float32)
         attributes[generator.random(attributes.shape) < 0.02] = np.nan
         keys = np.stack([own[parts] for parts in (0 * person, person // 4 * 4 * PERSON, person * PERSON)])
-        groups.append(Group(own, quantise(normalise(people[person] + noise)), attributes, keys))
+        norms = np.exp(generator.normal(2.8, 0.12, size)).astype(np.float32)
+        groups.append(Group(own, quantise(normalise(people[person] + noise)), attributes, norms, keys))
     return groups
 
 

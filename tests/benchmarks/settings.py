@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from options import add_names, parser_of_model
 
 from faceclust_spark.kernels.grid import normalise
+from faceclust_spark.kernels.norms import feature_norms
 
 SEED = 2_024  # of what is drawn
 
@@ -64,7 +65,19 @@ def _half_of_them(values: Values) -> Values:
 def _off_centre(values: Values) -> Values:
     """Add one direction to all, so that two people have a cosine of 0.8."""
     common = normalise(np.random.default_rng(SEED).normal(size=(1, values.shape[1])))
-    return (normalise(values) + 2 * common).astype(np.float32)
+    return _with_norms(normalise(values) + 2 * common, feature_norms(values))
+
+
+def _normalised(values: Values) -> Values:
+    return normalise(values).astype(np.float32)
+
+
+def _shuffled_norms(values: Values) -> Values:
+    return _with_norms(values, np.random.default_rng(SEED).permutation(feature_norms(values)))
+
+
+def _with_norms(values: NDArray[np.floating], norms: Values) -> Values:
+    return (norms[:, None] * normalise(values)).astype(np.float32)
 
 
 _LINKS_ALONE = ("confidences.dense_size=2", "confidences.block_neighbours=40")
@@ -88,6 +101,8 @@ CHANGES = {
     "half_attributes": Change(
         "half of the attributes, a tenth of the rest missing", attributes=_half_of_them
     ),
+    "no_norms": Change("embeddings that come normalised", embeddings=_normalised),
+    "shuffled_norms": Change("norms shuffled among the faces", embeddings=_shuffled_norms),
     "off_centre": Change("embeddings off centre: two people at a cosine of .8", embeddings=_off_centre),
 }
 

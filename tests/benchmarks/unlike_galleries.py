@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from accuracy_faces import Faces
+from numpy.typing import NDArray
 
 from faceclust_spark.config import Config, SynthConfig
-from faceclust_spark.kernels.grid import grid_scale, quantise
+from faceclust_spark.kernels.grid import grid_scale, normalise, quantise
+from faceclust_spark.kernels.norms import feature_norms, norm_scale, standardise_norms
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.kernels.thresholds import random_pairs
 from faceclust_spark.training.galleries import Recipe, draw
@@ -25,7 +27,8 @@ def draw_few_large(faces: Faces) -> Faces:
     attributes = np.concatenate([group.attributes for group in drawn.groups])
     labels = np.concatenate(drawn.labels).astype(object)
     ids = np.array([f"drawn-{row:06d}" for row in range(len(labels))], object)
-    embeddings = vectors.astype(np.float32) / np.float32(grid_scale(vectors.shape[1]))
+    norms = np.concatenate([group.norms for group in drawn.groups])
+    embeddings = norms[:, None] * vectors.astype(np.float32) / np.float32(grid_scale(vectors.shape[1]))
     return Faces(ids, embeddings, attributes, labels, np.full(len(labels), "drawn", object))
 
 
@@ -59,7 +62,7 @@ def some_people(faces: Faces, least: int) -> Faces:
 
 
 def hide(faces: Faces, times: int) -> Faces:
-    """Add synthetic faces that fit in: cosines of random pairs, and attributes, spread as the real ones' do.
+    """Add synthetic faces that fit in: cosines of random pairs, norms, attributes spread as real ones' do.
 
     Cosines of random directions spread by one over the root of the components, those of a real model less
     fast: 0.09 in 128 and in 512. So the faces are drawn in as many components as this means, and turned into
@@ -80,9 +83,17 @@ def hide(faces: Faces, times: int) -> Faces:
     own = (drawn.attributes - np.nanmean(drawn.attributes, axis=0)) / np.nanstd(drawn.attributes, axis=0)
     strangers = Faces(
         np.array([f"{DISTRACTOR}-{image_id}" for image_id in drawn.image_ids], object),
-        (drawn.embeddings @ turn).astype(np.float32),
+        as_long_as(faces.embeddings, drawn.embeddings @ turn),
         (mean_of_real + spread * own).astype(np.float32),
         drawn.labels,
         np.full(len(drawn.labels), DISTRACTOR, object),
     )
     return Faces(*(np.concatenate(parts) for parts in zip(faces, strangers, strict=True)))
+
+
+def as_long_as(like: NDArray[np.float32], embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Give embeddings lengths that are spread as those of others are, in the order that theirs have."""
+    own, other = norm_scale(feature_norms(embeddings)), norm_scale(feature_norms(like))
+    scores = standardise_norms(feature_norms(embeddings), own)
+    norms = np.exp(other.centre + other.spread * scores)
+    return (norms[:, None] * normalise(embeddings)).astype(np.float32)

@@ -21,7 +21,7 @@ def gallery(seed=0, people=40, size=6):
     generator = np.random.default_rng(seed)
     person = generator.permutation(np.repeat(np.arange(people), size))
     centres = generator.normal(size=(people, 32))
-    return quantise_faces(centres[person] + generator.normal(size=(len(person), 32))), person
+    return quantise_faces(centres[person] + generator.normal(size=(len(person), 32))).vectors, person
 
 
 def test_labels_are_numbered_in_their_order_and_unknown_ones_are_told_apart():

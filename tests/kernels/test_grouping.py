@@ -29,13 +29,15 @@ def test_every_face_is_in_the_group_of_its_root_key(n):
     coarse = random_coarse(n, seed=n)
     vectors = np.arange(n * 2, dtype=np.int16).reshape(n, 2)
     attributes = np.arange(n, dtype=np.float32).reshape(n, 1)
-    groups = gather_groups(coarse, vectors, attributes)
+    norms = np.arange(n, dtype=np.float32) + 5
+    groups = gather_groups(coarse, vectors, attributes, norms)
     assert [g.keys[0, 0] for g in groups] == sorted(set(coarse.keys[0].tolist()))
     for group in groups:
         rows = np.flatnonzero(coarse.keys[0] == group.keys[0, 0])
         np.testing.assert_array_equal(group.face_ids, coarse.face_ids[rows])
         np.testing.assert_array_equal(group.vectors, vectors[rows])
         np.testing.assert_array_equal(group.attributes, attributes[rows])
+        np.testing.assert_array_equal(group.norms, norms[rows])
         np.testing.assert_array_equal(group.keys, coarse.keys[:, rows])
 
 
@@ -43,19 +45,24 @@ def test_a_group_without_attributes_has_none_of_any_width():
     attributes = np.array([[np.nan, np.nan], [np.nan, np.nan], [1.0, np.nan]], dtype=np.float32)
     ids = np.array([1, 2, 3])
     roots = np.array([1, 1, 3])
-    groups = split_groups(roots, ids, np.zeros((3, 4), np.int16), attributes, roots[None])
+    vectors, norms = np.zeros((3, 4), np.int16), np.ones(3, np.float32)
+    groups = split_groups(roots, ids, vectors, attributes, norms, roots[None])
     assert [g.attributes.shape for g in groups] == [(2, 0), (1, 2)]
 
 
 def test_no_rows_give_no_groups():
     empty = np.empty(0, dtype=np.int64)
     vectors = np.empty((0, 0), dtype=np.int16)
-    assert split_groups(empty, empty, vectors, vectors.astype(np.float32), empty[None]) == []
+    nothing = vectors.astype(np.float32)
+    assert split_groups(empty, empty, vectors, nothing, nothing.reshape(-1), empty[None]) == []
 
 
 def test_batches_keep_the_order_and_end_where_they_are_full():
     groups = gather_groups(
-        random_coarse(80, seed=5), np.zeros((80, 2), np.int16), np.zeros((80, 0), np.float32)
+        random_coarse(80, seed=5),
+        np.zeros((80, 2), np.int16),
+        np.zeros((80, 0), np.float32),
+        np.ones(80, np.float32),
     )
     config = ConfidencesConfig(dense_size=12, block_neighbours=3, block_negatives=2)
     for limit in (1, 100, 10**9):

@@ -11,6 +11,7 @@ from faceclust_spark.kernels.meetings import (
     HOST_INPUTS,
     LARGE,
     MEETING_INPUTS,
+    NORM_INPUTS,
     RANKED,
     Census,
     Clusters,
@@ -20,8 +21,9 @@ from faceclust_spark.kernels.meetings import (
     take_census,
 )
 from faceclust_spark.kernels.nearest import Scale
+from faceclust_spark.kernels.norms import NormScale, standardise_norms
 
-SCALE = Scale(mean=0.02, standard_deviation=0.11)
+SCALE = Scale(mean=0.02, standard_deviation=0.11, norms=NormScale(2.7, 0.12))
 CENSUS = Census(faces=900, clusters=300, alone=210, in_large=400)
 
 
@@ -32,7 +34,9 @@ def draw(seed, sizes=(1, 3, 8, 20), width=5):
     raw = np.repeat(centres, sizes, axis=0) + 1.2 * generator.normal(size=(starts[-1], 48))
     attributes = generator.normal(size=(starts[-1], width)).astype(np.float32)
     attributes[generator.random(attributes.shape) < 0.3] = np.nan
-    clusters = Clusters(starts, np.array(sizes) * 3, quantise(normalise(raw)), attributes)
+    norms = np.exp(generator.normal(2.7, 0.12, size=starts[-1])).astype(np.float32)
+    norms[generator.random(len(norms)) < 0.2] = np.nan
+    clusters = Clusters(starts, np.array(sizes) * 3, quantise(normalise(raw)), attributes, norms)
     return clusters, Meetings(np.array([0, 0, 1, 2]), np.array([2, 3, 3, 3]), np.array([1, 4, 2, 9]))
 
 
@@ -139,6 +143,18 @@ def test_every_meeting_knows_what_kind_of_gallery_it_is_in():
     assert others == pytest.approx(np.log(10_000))
 
 
+def test_a_meeting_knows_the_mean_norms_of_both():
+    clusters, meetings = draw(4)
+    at = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS + GALLERY_INPUTS
+    inputs = meeting_inputs(clusters, meetings, SCALE, CENSUS)[:, at : at + NORM_INPUTS]
+    scores = standardise_norms(clusters.norms, SCALE.norms)
+    ends = zip(clusters.starts[:-1], clusters.starts[1:], strict=True)
+    means = np.array([scores[low:high].mean() for low, high in ends])
+    assert inputs == pytest.approx(np.stack([means[meetings.visitor], means[meetings.host]], 1), abs=1e-6)
+    nothing = SCALE._replace(norms=NormScale())
+    assert (meeting_inputs(clusters, meetings, nothing, CENSUS)[:, at : at + NORM_INPUTS] == 0).all()
+
+
 def test_hosts_are_ranked_and_visitors_too():
     clusters, meetings = draw(2)
     inputs = meeting_inputs(clusters, meetings, SCALE, CENSUS)
@@ -149,7 +165,7 @@ def test_hosts_are_ranked_and_visitors_too():
     assert inputs[guests, at + 1] == pytest.approx(np.log1p([3, 3, 3]))
     rank_hosts(meetings.visitor, meetings.host, inputs)
     for number, column in enumerate(RANKED):
-        first = at + HOST_INPUTS + GALLERY_INPUTS + 2 * number
+        first = at + HOST_INPUTS + GALLERY_INPUTS + NORM_INPUTS + 2 * number
         rank, margin = inputs[:, first], inputs[:, first + 1]
         better = 0 if inputs[0, column] > inputs[1, column] else 1
         gap = abs(float(inputs[0, column]) - float(inputs[1, column]))

@@ -7,6 +7,7 @@ from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.grid import cosine_matrix, grid_scale, normalise, quantise
 from faceclust_spark.kernels.model import Model
 from faceclust_spark.kernels.nearest import Scale, standardise
+from faceclust_spark.kernels.norms import NormScale, standardise_norms
 from faceclust_spark.kernels.refine import (
     LOG_ODDS_LIMIT,
     LOG_ODDS_STEPS,
@@ -21,7 +22,7 @@ from faceclust_spark.kernels.refine import (
 from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS, node_inputs
 from faceclust_spark.kernels.similarities import attribute_similarities
 
-SCALE = Scale(0.0, 0.125)
+SCALE = Scale(0.0, 0.125, NormScale(0.05, 0.2))
 WIDTH = 64
 KINDS = ["relations", "bound", "literal"]
 
@@ -40,7 +41,9 @@ def make_group(size, seed=0, people=3, attributes=4):
         for label in np.unique(labels):
             keys[row, labels == label] = face_ids[labels == label].min()
         labels = 2 * labels + generator.integers(2, size=size)
-    return Group(face_ids, vectors, own, keys)
+    norms = np.exp(0.2 * generator.normal(size=size)).astype(np.float32)
+    norms[generator.random(size) < 0.1] = np.nan
+    return Group(face_ids, vectors, own, norms, keys)
 
 
 def make_model(kind="relations", seed=0):
@@ -187,7 +190,8 @@ def test_each_kind_sees_what_it_may():
     group = make_group(20)
     features = group.vectors.astype(np.float32) / grid_scale(WIDTH)
     relations, bound, literal = (describe_as(group, kind) for kind in KINDS)
-    np.testing.assert_array_equal(relations.nodes, node_inputs(relations.nearest, 20))
+    norms = standardise_norms(group.norms, SCALE.norms)
+    np.testing.assert_array_equal(relations.nodes, node_inputs(relations.nearest, 20, norms))
     np.testing.assert_array_equal(bound.nodes, np.concatenate([relations.nodes, features], 1))
     np.testing.assert_array_equal(literal.nodes, features)
     np.testing.assert_array_equal(bound.pairs, relations.pairs)

@@ -32,11 +32,17 @@ def random_group(count, seed=0, copies=0, people=3, noise=1.0):
     return vectors, attributes
 
 
+def norms_of(vectors):
+    """Standardised norms that depend on the image only."""
+    return (vectors[:, 0] / np.float32(1_000)).astype(np.float32)
+
+
 def all_pairs(vectors, attributes):
     first, second = np.triu_indices(len(vectors), 1)
     similarity = standardise(cosine_matrix(vectors, vectors)[first, second], SCALE)
     nearest = nearest_members(vectors, SCALE)
-    return first, second, similarity, nearest, attributes
+    nodes = node_inputs(nearest, len(vectors), norms_of(vectors))
+    return first, second, similarity, nearest, nodes, attributes
 
 
 def matrix_of(vectors):
@@ -57,12 +63,12 @@ def node_reference(vectors):
         found = s[i, near]
         tops = [found[:top].mean() if len(found) else 0.0 for top in (1, 5, 10, 20, 40)]
         counts = [np.log(1 + (found >= level).sum()) for level in (0.35, 0.45, 0.55, 0.65)]
-        rows.append([*tops, *counts, np.log(1 + min(len(vectors), 300)) / 3])
+        rows.append([*tops, *counts, norms_of(vectors)[i], np.log(1 + min(len(vectors), 300)) / 3])
     return np.array(rows)
 
 
 def face_reference(vectors, first, second):
-    """The 21 inputs of each pair, from weighted neighbour lists as dense vectors."""
+    """The 23 inputs of each pair, from weighted neighbour lists as dense vectors."""
     s, lists, nodes = matrix_of(vectors), nearest_lists(vectors), node_reference(vectors)
     n = len(vectors)
     listed = np.zeros((n, n), bool)
@@ -90,7 +96,7 @@ def face_reference(vectors, first, second):
         for top in range(3):
             low, high = sorted((nodes[i, top], nodes[j, top]))
             row += [low, high, s[i, j] - low, s[i, j] - high]
-        rows.append([*row, nodes[i, -1]])
+        rows.append([*row, nodes[i, -1], *sorted((nodes[i, -2], nodes[j, -2]))])
     return np.array(rows)
 
 
@@ -195,7 +201,7 @@ def test_only_groups_whose_lists_can_be_held_are_done_so(monkeypatch, size, time
 @pytest.mark.parametrize("size", [*SIZES, 320])
 def test_node_inputs_equal_the_reference(size):
     vectors, _ = random_group(size, seed=size)
-    found = node_inputs(nearest_members(vectors, SCALE), size)
+    found = node_inputs(nearest_members(vectors, SCALE), size, norms_of(vectors))
     assert (found.shape, found.dtype) == ((size, NODE_INPUTS), np.float32)
     np.testing.assert_allclose(found, node_reference(vectors), rtol=1e-4, atol=1e-5)
 
@@ -224,11 +230,11 @@ def test_pair_inputs_are_symmetric_in_the_pair():
 
 @pytest.mark.parametrize("part", [1, 100, 10_000])
 def test_each_pair_is_described_by_itself(part):
-    first, second, similarity, nearest, attributes = all_pairs(*random_group(40))
-    whole = pair_inputs(first, second, similarity, nearest, attributes)
+    first, second, similarity, *rest = all_pairs(*random_group(40))
+    whole = pair_inputs(first, second, similarity, *rest)
     for at in range(0, len(first), part * 7):
         some = slice(at, at + part)
-        found = pair_inputs(first[some], second[some], similarity[some], nearest, attributes)
+        found = pair_inputs(first[some], second[some], similarity[some], *rest)
         np.testing.assert_array_equal(found, whole[some])
 
 

@@ -38,7 +38,10 @@ def links(*pairs):
 def gallery(count, photos=None, seed=0):
     raw = np.random.default_rng(seed).normal(size=(count, 16))
     numbers = np.full(count, -1) if photos is None else np.array(photos)
-    return Gallery(np.arange(count), quantise(normalise(raw)), np.zeros((count, 0), np.float32), numbers)
+    unknown = np.full(count, np.nan, np.float32)
+    return Gallery(
+        np.arange(count), quantise(normalise(raw)), np.zeros((count, 0), np.float32), unknown, numbers
+    )
 
 
 def met(labels, found, photos=None, **settings):

@@ -5,6 +5,7 @@ from scipy.stats import norm
 from faceclust_spark.config import CoarseGroupsConfig, NeighboursConfig, load_config
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
+from faceclust_spark.kernels.norms import NormScale, norm_scale
 from faceclust_spark.kernels.thresholds import (
     HIGHEST,
     LOWEST_FLOOR,
@@ -66,6 +67,15 @@ def test_the_pairs_of_one_person_with_much_of_the_gallery_do_not_count(share, of
     for steps in (0, 3, 5):  # where thresholds lie
         assert centre + steps * spread == pytest.approx(mean + steps * deviation, abs=0.8 * deviation)
     assert same == pytest.approx(share**2, abs=0.08)
+
+
+def test_norms_are_described_beside_the_cosines():
+    faces = random_faces(400)
+    norms = np.exp(np.random.default_rng(1).normal(2.5, 0.2, size=400)).astype(np.float32)
+    args = (faces, 400, NeighboursConfig(), CoarseGroupsConfig())
+    told = choose_thresholds(*args, norms)
+    assert told.norms == norm_scale(norms) and told.norms.spread == pytest.approx(0.2, rel=0.2)
+    assert choose_thresholds(*args) == told._replace(norms=NormScale())
 
 
 def test_what_is_left_out_is_told():

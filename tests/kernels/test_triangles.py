@@ -5,7 +5,7 @@ import pytest
 
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.nearest import Scale, nearest_by_matrix, nearest_members, standardise
-from faceclust_spark.kernels.relations import pair_inputs
+from faceclust_spark.kernels.relations import node_inputs, pair_inputs
 from faceclust_spark.kernels.triangles import TILE, sorting_network, triangle_inputs, triangle_rows
 
 SCALE = Scale(0.05, 0.09)
@@ -28,7 +28,12 @@ def random_group(size, attributes=5, noise=1.0):
 
 def described_at_once(vectors, attributes):
     cosines = cosine_matrix(vectors, vectors)
-    return triangle_inputs(standardise(cosines, SCALE), nearest_by_matrix(cosines, SCALE), attributes)
+    nearest = nearest_by_matrix(cosines, SCALE)
+    return triangle_inputs(standardise(cosines, SCALE), nearest, nodes_of(vectors, nearest), attributes)
+
+
+def nodes_of(vectors, nearest):
+    return node_inputs(nearest, len(vectors), (vectors[:, 0] / np.float32(1_000)).astype(np.float32))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -38,7 +43,8 @@ def test_all_pairs_at_once_have_the_bits_of_pairs_one_by_one(size, noise, attrib
     vectors, own = random_group(size, attributes, noise)
     first, second = np.triu_indices(size, 1)
     similarity = standardise(cosine_matrix(vectors, vectors)[first, second], SCALE)
-    expected = pair_inputs(first, second, similarity, nearest_members(vectors, SCALE), own)
+    nearest = nearest_members(vectors, SCALE)
+    expected = pair_inputs(first, second, similarity, nearest, nodes_of(vectors, nearest), own)
     found = described_at_once(vectors, own)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected)

@@ -44,7 +44,7 @@ def model():
 
 def in_process(gallery, config):
     """Give (image_id, cluster_id, confidence, status, threshold) of each face, and its confidences."""
-    groups = gather_groups(gallery.coarse, gallery.vectors, gallery.attributes)
+    groups = gather_groups(gallery.coarse, gallery.vectors, gallery.attributes, gallery.norms)
     image_of = dict(zip(gallery.face_ids.tolist(), gallery.image_ids, strict=True))
     codes = {photo: code for code, photo in enumerate(sorted(filter(None, gallery.photos)))}
     photo_of = {

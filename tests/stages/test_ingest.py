@@ -232,15 +232,17 @@ def test_ingest_equals_the_in_process_door_for_any_partitioning(spark, tmp_path)
     assert [r["name"] for r in content[0][2]] == list("abcde")
     expected = prepare_faces(embeddings, attributes, ids, statistics_sample=700)
     stored = {r["face_id"]: r for r in content[0][1]}
-    for face_id, vector, scores in zip(*expected, strict=True):
+    for face_id, vector, scores, norm in zip(*expected, strict=True):
         assert stored[face_id]["vector"] == vector.tobytes()
+        assert np.float32(stored[face_id]["norm"]) == norm
         np.testing.assert_array_equal(np.array(stored[face_id]["attributes"], np.float32), scores)
 
     vectors = tables.read(schemas.VECTORS)
-    sample_ids, sample = sample_vectors(vectors.repartition(5), 100, "cells")
+    sample_ids, sample, norms = sample_vectors(vectors.repartition(5), 100, "cells")
     chosen = sample_rows(expected.face_ids, 100, "cells")
     np.testing.assert_array_equal(sample_ids, expected.face_ids[chosen])
     np.testing.assert_array_equal(sample, expected.vectors[chosen])
+    np.testing.assert_array_equal(norms, expected.norms[chosen])
 
 
 def test_a_gallery_without_attributes_works(tables):

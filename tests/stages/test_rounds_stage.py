@@ -84,7 +84,7 @@ def test_rounds_give_what_they_give_in_one_process(spark, scratch, count, apart)
     config = RoundsConfig(count=count, largest_visitor=6, hosts=3, least_log_odds=0.0)
     joiner = a_joiner()
     alone, rounds = join_clusters(
-        Gallery(gallery.face_ids, gallery.vectors, gallery.attributes, numbers),
+        Gallery(gallery.face_ids, gallery.vectors, gallery.attributes, gallery.norms, numbers),
         placed,
         neighbour_links(gallery.face_ids, lists),
         joiner,

@@ -20,7 +20,8 @@ def make_gallery(people=40, seed=0, width=32, noise=0.9, images=(2, 9)):
     raw = centres[person] + noise * normalise(generator.normal(size=(len(person), width)))
     attributes = generator.normal(size=(len(person), 3)).astype(np.float32)
     attributes[generator.random(attributes.shape) < 0.1] = np.nan
-    return LabelledGallery(normalise(raw).astype(np.float32), attributes, 7 * person + 3)
+    norms = np.exp(generator.normal(2.8, 0.12, size=len(person))).astype(np.float32)
+    return LabelledGallery(normalise(raw).astype(np.float32), attributes, norms, 7 * person + 3)
 
 
 def settings(*overrides):

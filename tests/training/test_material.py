@@ -62,7 +62,7 @@ def test_people_are_either_held_out_or_learned(share):
     other = split_identities(labels, share, np.random.default_rng(1))
     assert (held != other).any()
     part = take(make_gallery(), held)
-    assert [len(column) for column in part] == [held.sum()] * 3
+    assert [len(column) for column in part] == [held.sum()] * 4
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
@@ -80,6 +80,10 @@ def test_compositions_hold_every_drawn_image_once_with_its_person(recipe):
         assert recipe.images[0] <= sizes.min() and sizes.max() < recipe.images[1]
     width = {"none": 0, "some": 1}.get(recipe.attributes, 3)
     assert {group.attributes.shape[1] for group in drawn.groups} <= {width, 0}
+    norms = np.concatenate([group.norms for group in drawn.groups])
+    assert set(norms.tolist()) <= set(gallery.norms.tolist()) or (
+        recipe.norms == "none" and np.isnan(norms).all()
+    )
     if not recipe.noise:  # the images still show their person: nearest to its centre
         vectors = np.concatenate([group.vectors for group in drawn.groups]).astype(np.float64)
         centred = normalise(vectors - vectors.mean(axis=0))
