@@ -27,7 +27,7 @@ assert "connect" in type(spark).__module__, type(spark)
 assert get_session() is spark
 store = TableStore(spark, sys.argv[1])
 rows = spark.sql("SELECT id AS face_id, X'01000200' AS vector, CAST(NULL AS ARRAY<FLOAT>) AS attributes, "
-                 "'hash' AS content_hash FROM range(5)")
+                 "CAST(1.5 AS FLOAT) AS norm, 'hash' AS content_hash FROM range(5)")
 with Lease(spark, store, "one") as lease:
     store.merge(VECTORS, rows, "one")
     store.merge(VECTORS, rows.withColumn("content_hash", F.lit("other")), "two")

@@ -87,7 +87,9 @@ def run_ours(gallery: Gallery, folder: Path, probes: int, shards: int | None) ->
     from faceclust_spark.session import get_session
 
     spark = get_session(SparkConfig(master=f"local[{THREADS}]", driver_memory="4g"))
-    table = pa.table({c.FACE_ID: gallery.face_ids, c.VECTOR: vectors_to_arrow(gallery.vectors)})
+    norms = np.ones(len(gallery.face_ids), np.float32)
+    columns = {c.FACE_ID: gallery.face_ids, c.VECTOR: vectors_to_arrow(gallery.vectors), c.NORM: norms}
+    table = pa.table(columns)
     for name, rows in (("warm", table.slice(0, 10_000)), ("all", table)):
         pq.write_table(rows, folder / f"{name}.parquet")
         source = spark.read.parquet(str(folder / f"{name}.parquet")).repartition(2 * THREADS)

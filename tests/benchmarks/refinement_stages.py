@@ -125,6 +125,7 @@ def tables_of(groups: Sequence[Group], thresholds: np.ndarray) -> list[TableRows
         c.FACE_ID: ids,
         c.VECTOR: vectors_to_arrow(np.concatenate([group.vectors for group in groups])),
         c.ATTRIBUTES: matrix_to_arrow(attributes),
+        c.NORM: np.concatenate([group.norms for group in groups]),
     }
     faces = {c.FACE_ID: ids, c.IMAGE_ID: [f"image-{face}" for face in ids]}
     return [(schemas.COARSE_GROUPS, coarse), (schemas.VECTORS, vectors), (schemas.FACES, faces)]

@@ -1,6 +1,7 @@
 import pytest
 
 from faceclust_spark.config import Config
+from faceclust_spark.kernels.relations import PAIR_INPUTS
 from faceclust_spark.planning.laws import (
     STAGES,
     Gallery,
@@ -95,7 +96,7 @@ def test_a_task_that_refines_holds_its_largest_group():
     assert counts.refined_of_one == 300 * 96
     held = task_memory(gallery, counts, Config())["confidences"]
     of_large = task_memory(gallery, counts._replace(refined_of_one=10**6), Config())["confidences"]
-    assert of_large - held == 4 * (27 + 8) * (10**6 - 300 * 96)
+    assert of_large - held == 4 * (PAIR_INPUTS + 8) * (10**6 - 300 * 96)
 
 
 def test_training_is_done_in_two_levels_beyond_256_cells():

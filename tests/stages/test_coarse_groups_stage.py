@@ -46,8 +46,13 @@ def draw(others):
     return face_ids, vectors, find_neighbours(face_ids, vectors, one_cell, 0.45, NeighboursConfig(k=15))
 
 
+def norms_of(gallery):
+    return np.exp(np.random.default_rng(1).normal(2.8, 0.12, len(gallery[0]))).astype(np.float32)
+
+
 def vectors_frame(spark, gallery, partitions=3):
-    rows = pa.table({c.FACE_ID: gallery[0], c.VECTOR: pack_vectors(gallery[1])})
+    columns = {c.FACE_ID: gallery[0], c.VECTOR: pack_vectors(gallery[1]), c.NORM: norms_of(gallery)}
+    rows = pa.table(columns)
     return spark.createDataFrame(rows).repartition(partitions)
 
 
@@ -143,7 +148,9 @@ def test_thresholds_equal_those_of_one_process_and_are_kept(spark, gallery):
     face_ids, vectors, _ = gallery
     neighbours, groups = NeighboursConfig(), CoarseGroupsConfig(random_pairs_sample=200)
     rows = sample_rows(face_ids, 200, thresholds_kernel.SAMPLE)
-    expected = choose_thresholds(vectors[rows], len(face_ids), neighbours, groups)
+    norms = norms_of(gallery)[rows]
+    expected = choose_thresholds(vectors[rows], len(face_ids), neighbours, groups, norms)
+    assert expected.norms.spread > 0.1
     for partitions in (1, 5):
         frame = vectors_frame(spark, gallery, partitions)
         assert thresholds(frame, len(face_ids), neighbours, groups) == expected

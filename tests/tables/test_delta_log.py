@@ -15,8 +15,8 @@ def asked(spark, store):
 
 def rows(spark, *ids):
     fields = [name for name in VECTORS.schema.names if name != "run_id"]
-    kept = "face_id bigint, vector binary, attributes array<float>, content_hash string"
-    return spark.createDataFrame([(number, b"12", None, f"h{number}") for number in ids], kept).select(
+    kept = "face_id bigint, vector binary, attributes array<float>, norm float, content_hash string"
+    return spark.createDataFrame([(number, b"12", None, 1.5, f"h{number}") for number in ids], kept).select(
         *fields
     )
 

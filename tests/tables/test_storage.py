@@ -22,7 +22,10 @@ def _vectors(spark, rows):
         [(f, h, h.encode()) for f, h in rows], "face_id long, content_hash string, v binary"
     )
     empty = F.lit(None).cast("array<float>")
-    return frame.select(c.FACE_ID, F.col("v").alias(c.VECTOR), empty.alias(c.ATTRIBUTES), c.CONTENT_HASH)
+    norm = F.lit(1.0).cast("float").alias(c.NORM)
+    return frame.select(
+        c.FACE_ID, F.col("v").alias(c.VECTOR), empty.alias(c.ATTRIBUTES), norm, c.CONTENT_HASH
+    )
 
 
 def _rows(frame, *columns):
