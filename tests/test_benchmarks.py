@@ -251,11 +251,11 @@ def test_refinement_divides_its_time():
         assert (np.diff(group.face_ids) > 0).all() and (group.keys[0] == group.face_ids[0]).all()
     config = Config()
     describe = refine.describe
-    parts = refinement.profile(groups, load_model("default"), config, Scale(0.0, 32**-0.5))
+    scored, parts = refinement.profile(groups, load_model("default"), config, Scale(0.0, 32**-0.5))
     assert refine.describe is describe
     inside = [parts[name] for name in ("similarity", "torch", "packing", "recluster")]
     assert min(inside) > 0 and sum(inside) == pytest.approx(parts["seconds"])
-    row = refinement.row_of(groups, parts)
+    row = refinement.row_of(groups, scored, parts)
     assert (row["pairs"], row["faces"], row["groups"]) == (3 * 780, 120, 3)
     transfer = refinement_stages.transfer_row(common.Span("clusters", 0.0, 4.0), common.Work(2, 8.0), 6.0)
     assert (transfer["transfer_seconds"], transfer["transfer_share"]) == (2.0, 0.25)
