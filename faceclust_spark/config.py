@@ -145,8 +145,8 @@ class SimilaritiesConfig(Section):
 
     fusion: Literal["weighted_sum", "product"] = "weighted_sum"  # of face and attribute similarity
     face_weight: Share = 0.9  # weighted_sum: of the face; the attributes have the rest
-    keep: bool = False  # also store the matrices: up to 1,000 pairs a face
-    max_size: Annotated[int, Field(ge=2, le=10_000)] = 3_000  # larger root groups are not stored
+    keep: bool = False  # also store the matrices: half as many pairs a face as its root group has faces
+    max_size: Annotated[int, Field(ge=2, le=5_000)] = 3_000  # larger root groups are not stored
 
 
 class ConfidencesConfig(Section):

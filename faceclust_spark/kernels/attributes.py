@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 STATISTICS_PURPOSE = "attribute_statistics"  # names the sample, see kernels.ids.sample_mask
 HIGHEST = 6.0  # standard deviations that count
 _OUTLIERS = 500  # of so many values, one at each end is left out of the statistics
+_MANY = 100  # values, of which one at each end may be left out
 
 
 class AttributeStatistics(NamedTuple):
@@ -29,15 +30,15 @@ def attribute_statistics(sample: NDArray[np.float32]) -> AttributeStatistics:
     """Take the statistics of each attribute over its known (finite) values.
 
     Shapes: float32 `(m, a)`. Sums are correctly rounded (`math.fsum`), so the statistics depend on
-    the set of sampled faces only: not on their order, and not on the machine's vector width. Of many values
-    the lowest and the highest 0.2 % are left out: one estimate of a pose that had gone wrong made the
-    attribute the same for all others.
+    the set of sampled faces only: not on their order, and not on the machine's vector width. Of 100 values
+    and more, the lowest and the highest are left out, of 1,000 and more 0.2 % at each end: one estimate of a
+    pose that had gone wrong made the attribute the same for all others.
     """
     wide = sample.astype(np.float64)
     means, deviations, counts = [], [], []
     for column in wide.T:
         known = np.sort(column[np.isfinite(column)])
-        apart = len(known) // _OUTLIERS
+        apart = max(len(known) // _OUTLIERS, int(len(known) >= _MANY))
         usual = known[apart : len(known) - apart]
         if len(usual) and usual[0] == usual[-1]:
             usual = known  # but for a few rows all have one value: these rows are what it tells

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNKNOWN = np.float32(0.0)  # a standardised norm that tells nothing
-_LEAST_SPREAD = 0.01  # of logarithms: below it lengths differ by rounding only; real ones have .12
+_LEAST_SPREAD = 0.01  # of logarithms: below it lengths differ by rounding only
+_TYPICAL_SPREAD = 0.12
+_TOO_FEW, _ENOUGH = 20, 60  # norms that tell nothing, and all, of the spread
 _HIGHEST = np.float32(4.0)  # standard deviations that count
 _QUARTILES_OF_NORMAL = 1.349  # quartiles of a normal distribution lie so many standard deviations apart
 
@@ -41,15 +43,23 @@ def feature_norms(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def norm_scale(norms: NDArray[np.float32]) -> NormScale:
-    """Describe the norms `(m,)` of a sample: median, and distance of the quartiles; NaN: unknown."""
+    """Describe the norms `(m,)` of a sample: median, and distance of the quartiles; NaN: unknown.
+
+    Fewer than 60 tell little of the spread, which is drawn towards that of a typical model; fewer than 20
+    tell nothing. Rounded, since logarithms may differ in their last bit between machines.
+    """
     with np.errstate(divide="ignore"):
         logarithms = np.log(norms.astype(np.float64))
     logarithms = logarithms[np.isfinite(logarithms)]
-    if not len(logarithms):
+    if len(logarithms) < _TOO_FEW:
         return NormScale()
     low, middle, high = np.quantile(logarithms, (0.25, 0.5, 0.75)).tolist()
     spread = (high - low) / _QUARTILES_OF_NORMAL
-    return NormScale(middle, spread if spread >= _LEAST_SPREAD else 0.0)
+    if spread < _LEAST_SPREAD:
+        return NormScale()
+    known = min(len(logarithms) / _ENOUGH, 1.0)
+    spread = _TYPICAL_SPREAD * (spread / _TYPICAL_SPREAD) ** known
+    return NormScale(float(np.float32(middle)), float(np.float32(spread)))
 
 
 def standardise_norms(norms: NDArray[np.float32], scale: NormScale) -> NDArray[np.float32]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 WEAK_LINK = 0.3  # s; links below it are cut from the matrix that is convolved
 LINK_TEMPERATURE = 0.25
+LARGEST_FUSED = 3_000  # images of a group whose fused matrix is held, for the patent's letter: 36 MB
 CONVOLVED = 64  # links of an image in the matrix that is convolved: its nearest
 LOG_ODDS_STEPS = 256  # in one unit
 LOG_ODDS_LIMIT = 30.0
@@ -113,14 +114,14 @@ def describe(
     dense = size <= config.dense_size
     cosines = cosine_matrix(group.vectors, group.vectors) if dense else None
     by_face = nearest_members(group.vectors, scale) if cosines is None else nearest_by_matrix(cosines, scale)
-    fused = kind == "literal" and dense and group.attributes.shape[1] > 0
+    fused = kind == "literal" and size <= LARGEST_FUSED and group.attributes.shape[1] > 0
     convolved = _nearest_fused(group, similarities, scale) if fused else by_face
-    features = group.vectors.astype(np.float32) / np.float32(grid_scale(max(group.vectors.shape[1], 1)))
-    around = node_inputs(by_face, size, standardise_norms(group.norms, scale.norms))
-    nodes = {"relations": around, "literal": features, "bound": np.concatenate([around, features], 1)}[kind]
     if kind == "literal":
         nobody = np.empty(0, np.int64)
-        return GroupInputs(nodes, convolved, nobody, nobody, np.empty((0, PAIR_INPUTS), np.float32), dense)
+        none = np.empty((0, PAIR_INPUTS), np.float32)
+        return GroupInputs(_features(group), convolved, nobody, nobody, none, dense)
+    around = node_inputs(by_face, size, standardise_norms(group.norms, scale.norms))
+    nodes = around if kind == "relations" else np.concatenate([around, _features(group)], 1)
     if cosines is not None:
         first, second = triangle_rows(size)
         pairs = triangle_inputs(standardise(cosines, scale), by_face, around, group.attributes)
@@ -129,6 +130,11 @@ def describe(
         own = standardise(_pair_cosines(group.vectors, first, second), scale)
         pairs = pair_inputs(first, second, own, by_face, around, group.attributes)
     return GroupInputs(nodes, convolved, first, second, pairs, dense)
+
+
+def _features(group: Group) -> NDArray[np.float32]:
+    """Give the unit vectors of a group."""
+    return group.vectors.astype(np.float32) / np.float32(grid_scale(max(group.vectors.shape[1], 1)))
 
 
 def node_width(kind: str, dimension: int) -> int:

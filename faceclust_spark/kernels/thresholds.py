@@ -76,8 +76,10 @@ def random_pairs(sample: NDArray[np.int16]) -> RandomPairs:
     first = next((pairs for pairs, misfit in found if misfit <= _NORMAL), None)
     nearest, misfit = min(found, key=lambda one: one[1])
     pairs = first or (nearest if misfit <= _NEARLY else found[0][0])
-    known = min(len(sample) / _ENOUGH, 1.0)
-    return pairs._replace(spread=_TYPICAL_SPREAD * (pairs.spread / _TYPICAL_SPREAD) ** known)
+    if len(sample) >= _ENOUGH:
+        return pairs
+    drawn = _TYPICAL_SPREAD * (pairs.spread / _TYPICAL_SPREAD) ** (len(sample) / _ENOUGH)
+    return pairs._replace(spread=drawn)
 
 
 def _without(cosines: NDArray[np.float32], share: float) -> tuple[RandomPairs, float]:

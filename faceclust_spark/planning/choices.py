@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from faceclust_spark.config import Config, load_config
+from faceclust_spark.kernels.grouping import scored_pairs
 from faceclust_spark.planning.laws import EDGE_BYTES, Counts, Gallery, task_memory
 from faceclust_spark.planning.structure import Structure
 
@@ -61,8 +62,7 @@ def choose_settings(
             "coarse_groups",
             "max_size",
             cap,
-            f"{structure.pairs:.0f} pairs a face are refined, at most {(cap - 1) / 2:.0f} but for "
-            "large people: a larger cap costs more of them",
+            f"{structure.pairs:.0f} pairs a face are refined, {_most_pairs(config):.0f} at most",
         ),
         _pack(counts, gallery, config, cluster),
         Choice(
@@ -77,6 +77,12 @@ def choose_settings(
         reason = f"one task holds {EDGE_BYTES:.0f} bytes an edge; more are merged in rounds"
         chosen.append(Choice("coarse_groups", "max_forest_edges", max(edges, 1), reason))
     return chosen
+
+
+def _most_pairs(config: Config) -> float:
+    """Give the pairs a face of the group that has most of them, of groups of any size."""
+    largest = max(config.confidences.dense_size, 2)
+    return max(scored_pairs(size, config.confidences) / size for size in (largest, largest**2))
 
 
 def _why_cells(gallery: Gallery, counts: Counts) -> str:

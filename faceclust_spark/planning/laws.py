@@ -163,10 +163,11 @@ def moved_bytes(gallery: Gallery, tables: dict[str, float], shuffles: dict[str, 
 
 
 def task_memory(gallery: Gallery, counts: Counts, config: Config) -> dict[str, float]:
-    """Give what the Python worker of one task holds at most, and the driver for cells.
+    """Give what the Python worker of one task holds, about, and the driver for cells.
 
     Neighbours: all visitors of a shard, twice while batches are joined, and their best k. Coarse groups: the
-    one forest and its sorted copies, in a single task. Confidences: a batch of pairs, and one group more.
+    one forest and its sorted copies, in a single task. Confidences: a batch of pairs, and the largest group
+    that the sample tells of.
     """
     dimension, k, probes = gallery.dimension, config.neighbours.k, config.neighbours.probes
     visitors = gallery.faces * counts.visits / max(counts.shards, 1)

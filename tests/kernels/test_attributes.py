@@ -5,7 +5,7 @@ from sklearn.preprocessing import StandardScaler
 from faceclust_spark.kernels.attributes import attribute_statistics, standardise
 
 
-def sample_of(seed=0, count=400):
+def sample_of(seed=0, count=100):
     generator = np.random.default_rng(seed)
     sample = np.stack(
         [
@@ -52,16 +52,34 @@ def test_a_value_that_never_changes_is_constant_whatever_its_rounding():
     np.testing.assert_array_equal(standardise(sample[4:6] + 3, found), [[0, 0], [0, np.nan]])
 
 
-@pytest.mark.parametrize("wrong", [-26_885.0, 1e9])
-def test_a_few_wrong_values_do_not_hide_an_attribute(wrong):
-    """Of 7,482 poses one was -26,885: a spread of 311 in place of .04 made all others alike."""
-    sample = np.random.default_rng(0).normal(0.57, 0.04, size=(7_482, 1)).astype(np.float32)
-    sample[1_234] = wrong
+@pytest.mark.parametrize("count", [100, 700, 2_000])
+def test_statistics_of_many_values_are_those_without_the_outermost(count):
+    sample = np.random.default_rng(count).lognormal(size=(count, 3)).astype(np.float32)
+    sample[np.random.default_rng(1).random(sample.shape) < 0.1] = np.nan
+    sample = np.concatenate([sample, np.ones((15, 3), np.float32)])
     found = attribute_statistics(sample)
-    assert found.means == pytest.approx([0.57], abs=0.002)
-    assert found.standard_deviations == pytest.approx([0.04], rel=0.03)
-    assert found.counts.tolist() == [7_482]
-    assert standardise(sample, found)[1_234] == np.sign(wrong) * 6
+    for column, mean, deviation, known in zip(sample.T, *found, strict=True):
+        values = np.sort(column[~np.isnan(column)].astype(np.float64))
+        cut = max(1, len(values) // 500)
+        assert known == len(values)
+        assert mean == pytest.approx(values[cut:-cut].mean(), rel=1e-12)
+        assert deviation == pytest.approx(values[cut:-cut].std(), rel=1e-12)
+    mixed = attribute_statistics(sample[np.random.default_rng(2).permutation(len(sample))])
+    for one, other in zip(found, mixed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("count", [100, 7_482])
+@pytest.mark.parametrize("wrong", [-26_885.0, 1e9])
+def test_a_few_wrong_values_do_not_hide_an_attribute(wrong, count):
+    """Of 7,482 poses one was -26,885: a spread of 311 in place of .04 made all others alike."""
+    sample = np.random.default_rng(0).normal(0.57, 0.04, size=(count, 1)).astype(np.float32)
+    sample[34] = wrong
+    found = attribute_statistics(sample)
+    assert found.means == pytest.approx([0.57], abs=0.01)
+    assert found.standard_deviations == pytest.approx([0.04], rel=0.15)
+    assert found.counts.tolist() == [count]
+    assert standardise(sample, found)[34] == np.sign(wrong) * 6
 
 
 def test_what_few_rows_have_is_still_told():

@@ -54,6 +54,28 @@ def test_norms_of_a_normalised_gallery_tell_nothing(precision):
     assert (standardise_norms(norms, norm_scale(norms)) == 0).all()
 
 
+@pytest.mark.parametrize("count", [2, 5, 19])
+def test_a_few_norms_tell_nothing(count):
+    assert (
+        norm_scale(np.exp(np.random.default_rng(count).normal(size=count)).astype(np.float32)) == NormScale()
+    )
+
+
+def test_less_than_sixty_norms_draw_the_spread_to_a_typical_one():
+    generator = np.random.default_rng(5)
+
+    def typical(count, spread):
+        drawn = [np.exp(generator.normal(2, spread, count)).astype(np.float32) for _ in range(60)]
+        return np.mean([norm_scale(norms).spread for norms in drawn])
+
+    for spread, order in ((0.4, 1), (0.05, -1)):
+        found = [typical(count, spread) for count in (20, 30, 45, 60)]
+        assert (order * np.diff([0.12, *found]) > 0).all()
+        assert found[-1] == pytest.approx(spread, rel=0.1)
+    rounding = np.exp(generator.normal(0, 0.002, 30)).astype(np.float32)
+    assert norm_scale(rounding) == NormScale()
+
+
 def test_no_norm_at_all_tells_nothing():
     for norms in (np.empty(0, np.float32), np.full(9, np.nan, np.float32), np.zeros(3, np.float32)):
         assert norm_scale(norms) == NormScale()

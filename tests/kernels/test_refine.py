@@ -201,6 +201,15 @@ def test_each_kind_sees_what_it_may():
     assert widths == [NODE_INPUTS, NODE_INPUTS + WIDTH, WIDTH]
 
 
+def test_the_fused_matrix_is_convolved_whether_all_pairs_are_scored_or_not():
+    group = make_group(60)
+    other = group._replace(attributes=group.attributes[::-1])
+    similarities = SimilaritiesConfig(face_weight=0.3)
+    for dense_size in (59, 60):
+        one, two = (describe_as(g, "literal", similarities, dense_size=dense_size) for g in (group, other))
+        assert (one.nearest.rows != two.nearest.rows).any()
+
+
 @pytest.mark.parametrize("size", [2, 20, 100])
 @pytest.mark.parametrize(
     "similarities", [SimilaritiesConfig(face_weight=0.3), SimilaritiesConfig(fusion="product")]

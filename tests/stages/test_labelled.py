@@ -51,6 +51,7 @@ def test_the_gallery_is_that_of_the_same_arrays_in_memory_whatever_the_partition
     np.testing.assert_allclose(found.gallery.vectors, normalise(embeddings)[order], atol=3e-4)
     np.testing.assert_allclose(np.linalg.norm(found.gallery.vectors, axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(found.gallery.attributes, expected.attributes[order])
+    np.testing.assert_array_equal(found.gallery.norms, expected.norms[order])
     people = np.unique(np.array(columns[3])[order], return_inverse=True)[1]
     np.testing.assert_array_equal(found.gallery.labels, people)
     assert found.description == {
