@@ -92,12 +92,11 @@ def meeting_inputs(
     return inputs
 
 
-def _typical_norms(clusters: Clusters, scale: Scale) -> NDArray[np.float32]:
+def _typical_norms(clusters: Clusters, scale: Scale) -> NDArray[np.float64]:
     """Give the mean of the standardised norms of each cluster's images: `(c,)`."""
     norms = standardise_norms(clusters.norms, scale.norms)
-    typical = _typical_attributes(clusters.starts, norms[:, None])
-    known: NDArray[np.float32] = np.nan_to_num(typical[:, 0]).astype(np.float32)
-    return known
+    typical: NDArray[np.float64] = _typical_attributes(clusters.starts, norms[:, None])[:, 0]
+    return typical
 
 
 def _gallery_inputs(census: Census) -> NDArray[np.float32]:

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from faceclust_spark.kernels.spreads import TOO_FEW, spread_of_few
+
 UNKNOWN = np.float32(0.0)  # a standardised norm that tells nothing
 _LEAST_SPREAD = 0.01  # of logarithms: below it lengths differ by rounding only
 _TYPICAL_SPREAD = 0.12
-_TOO_FEW, _ENOUGH = 20, 60  # norms that tell nothing, and all, of the spread
 _HIGHEST = np.float32(4.0)  # standard deviations that count
 _QUARTILES_OF_NORMAL = 1.349  # quartiles of a normal distribution lie so many standard deviations apart
 
@@ -51,14 +52,13 @@ def norm_scale(norms: NDArray[np.float32]) -> NormScale:
     with np.errstate(divide="ignore"):
         logarithms = np.log(norms.astype(np.float64))
     logarithms = logarithms[np.isfinite(logarithms)]
-    if len(logarithms) < _TOO_FEW:
+    if len(logarithms) < TOO_FEW:
         return NormScale()
     low, middle, high = np.quantile(logarithms, (0.25, 0.5, 0.75)).tolist()
     spread = (high - low) / _QUARTILES_OF_NORMAL
     if spread < _LEAST_SPREAD:
         return NormScale()
-    known = min(len(logarithms) / _ENOUGH, 1.0)
-    spread = _TYPICAL_SPREAD * (spread / _TYPICAL_SPREAD) ** known
+    spread = spread_of_few(spread, _TYPICAL_SPREAD, len(logarithms))
     return NormScale(float(np.float32(middle)), float(np.float32(spread)))
 
 

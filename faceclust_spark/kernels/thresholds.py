@@ -12,6 +12,7 @@ from faceclust_spark.config import CoarseGroupsConfig, NeighboursConfig
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.grid import cosine_matrix
 from faceclust_spark.kernels.norms import NormScale, norm_scale
+from faceclust_spark.kernels.spreads import TOO_FEW, spread_of_few
 
 SAMPLE = "thresholds"  # purpose of the sample, see ids.sample_rows
 LOWEST_FLOOR = 2.65  # s.d. above random pairs; both real galleries: cosine 0.25
@@ -26,7 +27,6 @@ _APART = 0.35
 _OF_ONE_PERSON = 0.35  # in the middle of all pairs; of strangers only where an embedding is off centre
 _FEWEST_PAIRS = 60  # to describe: 200 left two people of 12 images each at thresholds of .5 to .9
 _TYPICAL_SPREAD = 0.1
-_TOO_FEW, _ENOUGH = 20, 60  # faces that tell nothing, and all, of the spread
 HIGHEST = 0.95  # of what `auto` chooses: a threshold above would separate images of one photo
 
 
@@ -68,7 +68,7 @@ def random_pairs(sample: NDArray[np.int16]) -> RandomPairs:
     a gallery of one person alone, all pairs count (see `Thresholds.doubt`). Fewer than 60 faces tell little
     of the spread, which is drawn towards that of a typical model; fewer than 20 tell nothing.
     """
-    if len(sample) < _TOO_FEW:
+    if len(sample) < TOO_FEW:
         return RandomPairs(0.0, _TYPICAL_SPREAD)
     cosines = np.sort(cosine_matrix(sample, sample)[np.triu_indices(len(sample), 1)])
     most = 1.0 - min(_FEWEST_PAIRS / len(cosines), 1.0)
@@ -76,10 +76,7 @@ def random_pairs(sample: NDArray[np.int16]) -> RandomPairs:
     first = next((pairs for pairs, misfit in found if misfit <= _NORMAL), None)
     nearest, misfit = min(found, key=lambda one: one[1])
     pairs = first or (nearest if misfit <= _NEARLY else found[0][0])
-    if len(sample) >= _ENOUGH:
-        return pairs
-    drawn = _TYPICAL_SPREAD * (pairs.spread / _TYPICAL_SPREAD) ** (len(sample) / _ENOUGH)
-    return pairs._replace(spread=drawn)
+    return pairs._replace(spread=spread_of_few(pairs.spread, _TYPICAL_SPREAD, len(sample)))
 
 
 def _without(cosines: NDArray[np.float32], share: float) -> tuple[RandomPairs, float]:
