@@ -36,7 +36,7 @@ from faceclust_spark.stages.thresholds import thresholds, thresholds_frame
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.ledger import Outcome, has_finished
-from faceclust_spark.tables.storage import FOREST_SCRATCH, INGEST_SCRATCH, rounds_scratch
+from faceclust_spark.tables.scratch import FOREST_SCRATCH, INGEST_SCRATCH, rounds_scratch
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -88,7 +88,16 @@ def _foundations() -> tuple[str, ...]:
 LAYERS = (
     ("config", "errors", "log", "options"),
     ("kernels", "java", "prepared", "failures", "interrupts"),
-    ("arrow", "local", "training", "explanation", "tables.columns", "tables.schemas", "tables.delta_log"),
+    (
+        "arrow",
+        "local",
+        "training",
+        "explanation",
+        "tables.columns",
+        "tables.schemas",
+        "tables.scratch",
+        "tables.delta_log",
+    ),
     ("pictures", "group_view"),
     ("group_pictures",),
     ("session_settings",),

@@ -19,20 +19,13 @@ from faceclust_spark.session import set_for_now
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables.delta_log import Written, last_written, log_of, newest_version
 from faceclust_spark.tables.schemas import ALL_TABLES, LEASE, Table
+from faceclust_spark.tables.scratch import FOREST_SCRATCH, INGEST_SCRATCH, rounds_scratch
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
     from pyspark.sql.types import StructField, StructType
 
 _SCRATCH = "_scratch"
-INGEST_SCRATCH = ("ingest_checked", "ingest_exceptions")  # what ingest materialises
-# What a forest beyond one task and its groups materialise; a round reads what the one before it has written.
-FOREST_SCRATCH = (
-    *("contraction_best", "contraction_hooks", "contraction_labels_0", "contraction_labels_1"),
-    *("contraction_edges_0", "contraction_edges_1", "contraction_followed_0", "contraction_followed_1"),
-    *("forest_chosen_0", "forest_chosen_1", "groups_members", "groups_links", "groups_pieces"),
-    *(f"groups_{name}_{number}" for name in ("cores", "edges", "joined") for number in (0, 1)),
-)
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 _NULLS = re.compile(r"column \w+ of table `\w+` must be set in every row, and is null in some")
 _CONFLICT = re.compile(r"DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)")
@@ -40,12 +33,6 @@ _CONFLICT = re.compile(r"DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED
 _PUBLISHED = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters or more: not a drive
 _CATALOGUE_NAME = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")
-
-
-def rounds_scratch(count: int) -> tuple[str, ...]:
-    """Name what so many rounds materialise: who joined in one of them is read until the last has ended."""
-    numbered = (f"round_{name}_{number}" for name in ("placed", "hosts") for number in range(1, count + 1))
-    return ("round_meetings", *numbered)
 
 
 class TableStore:
@@ -69,7 +56,7 @@ class TableStore:
     def read(self, table: Table, version: int | None = None, run_id: str | None = None) -> DataFrame:
         """Read a table's newest version, an older one, or the one that a run left behind.
 
-        Raises TableError where there is none.
+        Raises TableError where there is none, and where another version of the package has written it.
         """
         if not self.exists(table):
             raise TableError(
@@ -78,7 +65,7 @@ class TableStore:
             )
         version = version if run_id is None else self._version_of(table, run_id)
         try:
-            return self._load(table.name, version)
+            rows = self._load(table.name, version)
         except AnalysisException as error:
             if error.getCondition() != "DELTA_VERSION_NOT_FOUND":
                 raise
@@ -86,6 +73,13 @@ class TableStore:
             raise TableError(
                 f"table `{table.name}` in {self.base} has no version {version} (any more); newest: {newest}"
             ) from None
+        missing = [name for name in table.schema.names if name not in rows.columns]
+        if missing:
+            raise TableError(
+                f"table `{table.name}` in {self.base} has no column {', '.join(missing)}: another version of "
+                "faceclust wrote it. Build the tables anew (`faceclust run --fresh`), or elsewhere (--tables)"
+            )
+        return rows
 
     def version(self, table: Table) -> int:
         """Give the table's newest Delta version."""

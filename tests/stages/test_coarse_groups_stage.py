@@ -20,7 +20,7 @@ from faceclust_spark.stages.output import stage_schema
 from faceclust_spark.stages.thresholds import thresholds, thresholds_frame, thresholds_from_frame
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
-from faceclust_spark.tables.storage import FOREST_SCRATCH
+from faceclust_spark.tables.scratch import FOREST_SCRATCH
 
 LEVELS = (0.5, 0.58, 0.66)
 CAPPED = CoarseGroupsConfig(max_size=20)  # people of 60 and 40 faces, dense and not

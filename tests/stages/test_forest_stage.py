@@ -13,7 +13,7 @@ from faceclust_spark.stages.contraction_rounds import COMPONENT, components
 from faceclust_spark.stages.forest import forest
 from faceclust_spark.stages.neighbours import lists_to_batches
 from faceclust_spark.tables import columns as c
-from faceclust_spark.tables.storage import FOREST_SCRATCH
+from faceclust_spark.tables.scratch import FOREST_SCRATCH
 
 LIMIT = 200
 CHAIN, STAR, GIANT, PAIRS = 10_000, 2_000, 3_000, 400

@@ -19,7 +19,7 @@ from faceclust_spark.stages.meetings import Nodes
 from faceclust_spark.stages.neighbours import lists_to_batches
 from faceclust_spark.stages.rounds import play_rounds
 from faceclust_spark.tables import columns as c
-from faceclust_spark.tables.storage import rounds_scratch
+from faceclust_spark.tables.scratch import rounds_scratch
 
 PEOPLE = [70, 24, 13, 8, 6, 5, 4, 3, 3, 2, *[1] * 14]
 

@@ -76,6 +76,15 @@ def test_what_is_not_there_is_told_with_the_place(spark, store):
         store.read(FOREST, run_id="two")
 
 
+def test_a_table_of_another_version_is_told_with_a_remedy(spark, store):
+    rows = spark.sql("SELECT 1L AS face_a, 2L AS face_b")
+    rows.write.format("delta").save(f"{store.base}/forest")
+    with pytest.raises(TableError) as raised:
+        store.read(FOREST)
+    assert str(raised.value).startswith(f"table `forest` in {store.base} has no column cosine, run_id: ")
+    assert "faceclust run --fresh" in str(raised.value)
+
+
 def test_all_faults_of_a_schema_are_told_at_once(spark, store):
     rows = spark.sql("SELECT 1L AS face_a, 0.5D AS cosine, 1 AS weight")
     with pytest.raises(TableError) as raised:
