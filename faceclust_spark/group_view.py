@@ -57,7 +57,7 @@ def view_group(
     gallery, order = as_gallery(embeddings, attributes, image_ids, photo_ids, config)
     if not 0 <= row < len(order):
         raise DataError(f"row {row} of a gallery of {len(order)} faces: give one from 0 to {len(order) - 1}")
-    grouped = group_faces(gallery.face_ids, gallery.vectors, gallery.norms, config)
+    grouped = group_faces(gallery.face_ids, gallery.vectors, gallery.norms, gallery.attributes, config)
     roots = grouped.coarse.keys[0]
     own = np.flatnonzero(roots == roots[np.flatnonzero(order == row)[0]])
     if len(own) < 2:

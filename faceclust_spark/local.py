@@ -93,7 +93,7 @@ def cluster(
     model = load_model(config.confidences.model)
     model.check(gallery.vectors.shape[1], config.ingest.embedding_model, config.ingest.attribute_names)
     model.check_rule(config.clusters.rule)
-    grouped = group_faces(gallery.face_ids, gallery.vectors, gallery.norms, config)
+    grouped = group_faces(gallery.face_ids, gallery.vectors, gallery.norms, gallery.attributes, config)
     if grouped.thresholds.doubt:
         log.warning("%s", grouped.thresholds.doubt)
     scale = scale_of(grouped.thresholds)
@@ -135,13 +135,18 @@ def as_gallery(
 
 
 def group_faces(
-    face_ids: NDArray[np.int64], vectors: NDArray[np.int16], norms: NDArray[np.float32], config: Config
+    face_ids: NDArray[np.int64],
+    vectors: NDArray[np.int16],
+    norms: NDArray[np.float32],
+    attributes: NDArray[np.float32],
+    config: Config,
 ) -> Grouped:
     """Find a gallery's neighbours and coarse groups [claims 2, 3].
 
-    Shapes: `(n,)` ascending, grid vectors `(n, d)`, norms of the raw embeddings `(n,)`.
+    Shapes: `(n,)` ascending, grid vectors `(n, d)`, norms of the raw embeddings `(n,)`, standardised
+    attributes `(n, a)`.
     """
-    thresholds = find_thresholds(face_ids, vectors, norms, config)
+    thresholds = find_thresholds(face_ids, vectors, norms, attributes, config)
     cells = find_cells(face_ids, vectors, config)
     lists = find_neighbours(face_ids, vectors, cells, thresholds.floor, config.neighbours)
     forest = maximum_spanning_forest(edges_of_lists(lists))

@@ -11,8 +11,8 @@ import torch
 from commands import ROOT
 
 from faceclust_spark.config import SynthConfig
-from faceclust_spark.kernels.graph_convolution import PAIR_EXTRAS, Network, all_rows
-from faceclust_spark.kernels.relations import PAIR_INPUTS
+from faceclust_spark.kernels.graph_convolution import PAIR_EXTRAS, GroupTensors, Network, all_rows
+from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.training import validation
 
@@ -24,23 +24,25 @@ from accuracy_faces import Faces
 
 def a_network() -> Network:
     torch.manual_seed(5)
-    return Network(inputs=4, pair_inputs=PAIR_INPUTS, hidden=6, layers=1)
+    return Network(inputs=NODE_INPUTS, pair_inputs=PAIR_INPUTS, hidden=6, layers=1)
 
 
-def answer(network: Network, inputs: torch.Tensor, extras: torch.Tensor) -> torch.Tensor:
-    hidden, pairs = torch.ones(2, 6), torch.tensor([[0], [1]])
-    return network.log_odds(hidden, pairs, inputs, extras, all_rows)[0]
+def answer(network: Network, nodes: torch.Tensor, inputs: torch.Tensor, extras: torch.Tensor) -> torch.Tensor:
+    itself = GroupTensors(nodes, torch.tensor([[0], [1]]), torch.ones(2, 1), torch.zeros(1, 2, dtype=int), 1)
+    pairs = torch.tensor([[0], [1]])
+    return network.log_odds(network.embed(itself, all_rows), pairs, inputs, extras, all_rows)[0]
 
 
-def sees(network: Network) -> tuple[set[int], set[int]]:
-    """Give the columns of inputs and of extras that the answer depends on."""
-    inputs, extras = torch.rand(1, PAIR_INPUTS), torch.rand(1, PAIR_EXTRAS)
-    inputs.requires_grad_(), extras.requires_grad_()
-    answer(network, inputs, extras).backward()
-    return (
-        {column for column in range(PAIR_INPUTS) if abs(inputs.grad[0, column]) > 1e-20},
-        {column for column in range(PAIR_EXTRAS) if abs(extras.grad[0, column]) > 1e-20},
-    )
+def something() -> list[torch.Tensor]:
+    """Give inputs of two images, and of their pair with its extras."""
+    return [torch.rand(2, NODE_INPUTS), torch.rand(1, PAIR_INPUTS), torch.rand(1, PAIR_EXTRAS)]
+
+
+def sees(network: Network) -> list[set[int]]:
+    """Give the columns of each kind of input that the answer depends on."""
+    given = [one.requires_grad_() for one in something()]
+    answer(network, *given).backward()
+    return [set(np.flatnonzero((one.grad.abs() > 1e-20).any(0)).tolist()) for one in given]
 
 
 @pytest.mark.parametrize("name", ablation.VARIANTS)
@@ -50,10 +52,10 @@ def test_a_variant_sees_all_but_what_is_taken_away_also_after_learning(name):
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.01)
     for _ in range(3):
         optimiser.zero_grad()
-        inputs, extras = torch.rand(1, PAIR_INPUTS), torch.rand(1, PAIR_EXTRAS)
-        (answer(network, inputs, extras) - 1).square().backward()
+        (answer(network, *something()) - 1).square().backward()
         optimiser.step()
-    inputs, extras = sees(network)
+    nodes, inputs, extras = sees(network)
+    assert nodes == set(range(NODE_INPUTS)) - set(variant.unseen_nodes)
     assert inputs == set(range(PAIR_INPUTS)) - set(variant.unseen)
     assert extras == set(range(PAIR_EXTRAS)) - set(variant.unseen_extras)
 

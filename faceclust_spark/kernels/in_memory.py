@@ -38,16 +38,20 @@ PAIRS_PER_BATCH = 100_000  # refined at once by a thread: bounds memory, does no
 
 
 def find_thresholds(
-    face_ids: NDArray[np.int64], vectors: NDArray[np.int16], norms: NDArray[np.float32], config: Config
+    face_ids: NDArray[np.int64],
+    vectors: NDArray[np.int16],
+    norms: NDArray[np.float32],
+    attributes: NDArray[np.float32],
+    config: Config,
 ) -> Thresholds:
     """Choose floor and first thresholds from the gallery's sample [claims 2, 3].
 
-    Shapes: `(n,)` ascending, grid vectors `(n, d)`, here and below; norms `(n,)`.
+    Shapes: `(n,)` ascending, grid vectors `(n, d)`, here and below; norms `(n,)`, attributes `(n, a)`.
     """
     groups = config.coarse_groups
     sample = sample_rows(face_ids, groups.random_pairs_sample, thresholds_kernel.SAMPLE)
     return thresholds_kernel.choose_thresholds(
-        vectors[sample], len(face_ids), config.neighbours, groups, norms[sample]
+        vectors[sample], len(face_ids), config.neighbours, groups, norms[sample], attributes[sample]
     )
 
 
@@ -138,5 +142,5 @@ def alone_in_root(coarse: CoarseGroups) -> NDArray[np.bool_]:
 
 
 def scale_of(thresholds: Thresholds) -> Scale:
-    """Give what a gallery's cosines and norms are measured by."""
-    return Scale(thresholds.mean, thresholds.standard_deviation, thresholds.norms)
+    """Give what a gallery's images are measured by."""
+    return Scale(thresholds.mean, thresholds.standard_deviation, thresholds.norms, thresholds.attributes)

@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 
 from faceclust_spark.kernels.grid import grid_scale
 from faceclust_spark.kernels.nearest import Scale
-from faceclust_spark.kernels.norms import standardise_norms
+from faceclust_spark.kernels.readings import QUALITIES, describe_qualities
 
 SAMPLE = 64  # images of a cluster that a meeting looks at: those with the smallest face ids
 FACE_INPUTS = 24
-ATTRIBUTE_INPUTS = 5
 HOST_INPUTS = 2  # the visitor's rank among the host's visitors, and their number
 GALLERY_INPUTS = 4
-NORM_INPUTS = 2  # means of the visitor's and the host's
+QUALITY_INPUTS = 2 * QUALITIES  # means of the visitor's images and of the host's
 RANKED = (0, 1, 3, 4, 9)  # inputs by which a visitor's hosts are ranked: centroid, mean, top 3, top 5, bests
-MEETING_INPUTS = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS + GALLERY_INPUTS + NORM_INPUTS + 2 * len(RANKED)
+MEETING_INPUTS = FACE_INPUTS + HOST_INPUTS + GALLERY_INPUTS + QUALITY_INPUTS + 2 * len(RANKED)
 LARGE = 10  # images of a cluster that a census counts as large
 _MANY = 10_000  # clusters of the largest galleries that were learned from: more count as so many
 _LONE_MARGIN = 0.3  # of the only host: s to a runner-up that nobody met
@@ -80,23 +79,32 @@ def meeting_inputs(
     wide = clusters.vectors.astype(np.int32)
     means, bests, coherence = _look_inside(clusters.starts, wide, factor)
     _face_inputs(clusters, wide, meetings, factor, means, bests, coherence, inputs)
-    if clusters.attributes.shape[1]:
-        typical = _typical_attributes(clusters.starts, clusters.attributes)
-        _attribute_inputs(typical, meetings.visitor, meetings.host, inputs)
     _rank_visitors(meetings, inputs)
-    at = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS
+    at = FACE_INPUTS + HOST_INPUTS
     inputs[:, at : at + GALLERY_INPUTS] = _gallery_inputs(census)
     at += GALLERY_INPUTS
-    typical_norms = _typical_norms(clusters, scale)
-    inputs[:, at], inputs[:, at + 1] = typical_norms[meetings.visitor], typical_norms[meetings.host]
+    qualities = _typical_qualities(clusters, scale)
+    inputs[:, at : at + QUALITIES] = qualities[meetings.visitor]
+    inputs[:, at + QUALITIES : at + QUALITY_INPUTS] = qualities[meetings.host]
     return inputs
 
 
-def _typical_norms(clusters: Clusters, scale: Scale) -> NDArray[np.float64]:
-    """Give the mean of the standardised norms of each cluster's images: `(c,)`."""
-    norms = standardise_norms(clusters.norms, scale.norms)
-    typical: NDArray[np.float64] = _typical_attributes(clusters.starts, norms[:, None])[:, 0]
+def _typical_qualities(clusters: Clusters, scale: Scale) -> NDArray[np.float64]:
+    """Give the means of the qualities of each cluster's images: `(c, QUALITIES)`."""
+    qualities = describe_qualities(clusters.norms, clusters.attributes, scale.norms, scale.attributes)
+    typical: NDArray[np.float64] = _means(clusters.starts, qualities)
     return typical
+
+
+@numba.njit(cache=True, nogil=True)
+def _means(starts, values):  # type: ignore[no-untyped-def]
+    """Give the mean of each cluster's rows, added up in their order."""
+    means = np.zeros((len(starts) - 1, values.shape[1]))
+    for c in range(len(means)):
+        for i in range(starts[c], starts[c + 1]):
+            means[c] += values[i]
+        means[c] /= starts[c + 1] - starts[c]
+    return means
 
 
 def _gallery_inputs(census: Census) -> NDArray[np.float32]:
@@ -131,7 +139,7 @@ def rank_hosts(visitor: NDArray[np.int64], host: NDArray[np.int64], inputs: NDAr
 
 def _rank_visitors(meetings: Meetings, inputs: NDArray[np.float32]) -> None:
     """Fill in the rank of each visitor among its host's, by the mean of the top 5, and their number."""
-    at = FACE_INPUTS + ATTRIBUTE_INPUTS
+    at = FACE_INPUTS
     order = np.lexsort((-inputs[:, 4], meetings.host))
     ordered = inputs[order, 4]
     places = places_in_runs(meetings.host[order])
@@ -247,47 +255,3 @@ def _face_inputs(clusters, vectors, meetings, factor, means, bests, coherence, i
             row[21] = mean - means[b0]
         row[22] = np.log1p(meetings.links[p])
         row[23] = meetings.links[p] / (sizes[a] * min(sizes[b], 40))
-
-
-@numba.njit(cache=True, nogil=True)
-def _typical_attributes(starts, attributes):  # type: ignore[no-untyped-def]
-    """Give the mean of each attribute over the images of a cluster that have it, NaN where none has."""
-    typical = np.full((len(starts) - 1, attributes.shape[1]), np.nan)
-    for c in range(len(typical)):
-        for k in range(attributes.shape[1]):
-            total, known = 0.0, 0
-            for i in range(starts[c], starts[c + 1]):
-                if not np.isnan(attributes[i, k]):
-                    total += attributes[i, k]
-                    known += 1
-            if known:
-                typical[c, k] = total / known
-    return typical
-
-
-@numba.njit(cache=True, nogil=True)
-def _attribute_inputs(typical, visitor, host, inputs):  # type: ignore[no-untyped-def]
-    """Cosine, mean, root mean square and 80 % quantile of differences, and a presence flag."""
-    gaps = np.empty(typical.shape[1])
-    for p in range(len(visitor)):
-        one, other = typical[visitor[p]], typical[host[p]]
-        count, dot, own_one, own_other, total, squares = 0, 0.0, 0.0, 0.0, 0.0, 0.0
-        for k in range(len(one)):
-            x, y = one[k], other[k]
-            if np.isnan(x) or np.isnan(y):
-                continue
-            dot += x * y
-            own_one += x * x
-            own_other += y * y
-            gaps[count] = min(abs(x - y), 6.0)
-            total += gaps[count]
-            squares += gaps[count] ** 2
-            count += 1
-        if count == 0:
-            continue
-        row = inputs[p, FACE_INPUTS:]
-        if own_one > 0 and own_other > 0:
-            row[0] = dot / np.sqrt(own_one * own_other)
-        row[1], row[2] = total / count, np.sqrt(squares / count)
-        row[3] = np.sort(gaps[:count])[min(count - 1, (count * 4) // 5)]
-        row[4] = 1.0

@@ -22,7 +22,7 @@ from faceclust_spark.kernels.recluster import NEEDS_PAIRS
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
 SHIPPED = ("default", "lfw_synthetic")  # folders of the package
-FORMAT = 4
+FORMAT = 5
 _JOINER = "joiner."  # what the names of its weights start with
 KINDS = ("relations", "bound", "literal")
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from faceclust_spark.kernels.grid import cosine_of_one
 from faceclust_spark.kernels.norms import NormScale
+from faceclust_spark.kernels.readings import AttributeWeights
 
 # Members listed for each image: nearly always the whole group. Lists of 64 hardly overlapped where a person
 # had 500 images, and the person came apart.
@@ -23,11 +24,15 @@ _SAMPLED, _RANK, _HELD = 16, 32, 768  # every 16th member tells a bound that som
 
 
 class Scale(NamedTuple):
-    """Centre and spread of the cosines of a gallery's random pairs (kernels.thresholds), and of its norms."""
+    """What a gallery's images are measured by (kernels.thresholds).
+
+    Centre and spread of the cosines of random pairs, those of norms, and the weights of attributes.
+    """
 
     mean: float
     standard_deviation: float
     norms: NormScale = NormScale()
+    attributes: AttributeWeights = AttributeWeights()
 
 
 class NearestMembers(NamedTuple):

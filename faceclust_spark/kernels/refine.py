@@ -22,7 +22,7 @@ from faceclust_spark.kernels.nearest import (
     nearest_members,
     standardise,
 )
-from faceclust_spark.kernels.norms import standardise_norms
+from faceclust_spark.kernels.readings import describe_qualities
 from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS, node_inputs, pair_inputs
 from faceclust_spark.kernels.similarities import attribute_similarities, fuse
 from faceclust_spark.kernels.triangles import triangle_inputs, triangle_rows
@@ -120,15 +120,16 @@ def describe(
         nobody = np.empty(0, np.int64)
         none = np.empty((0, PAIR_INPUTS), np.float32)
         return GroupInputs(_features(group), convolved, nobody, nobody, none, dense)
-    around = node_inputs(by_face, size, standardise_norms(group.norms, scale.norms))
+    qualities = describe_qualities(group.norms, group.attributes, scale.norms, scale.attributes)
+    around = node_inputs(by_face, size, qualities)
     nodes = around if kind == "relations" else np.concatenate([around, _features(group)], 1)
     if cosines is not None:
         first, second = triangle_rows(size)
-        pairs = triangle_inputs(standardise(cosines, scale), by_face, around, group.attributes)
+        pairs = triangle_inputs(standardise(cosines, scale), by_face, around)
     else:
         first, second = _sampled_pairs(group, by_face, config)
         own = standardise(_pair_cosines(group.vectors, first, second), scale)
-        pairs = pair_inputs(first, second, own, by_face, around, group.attributes)
+        pairs = pair_inputs(first, second, own, by_face, around)
     return GroupInputs(nodes, convolved, first, second, pairs, dense)
 
 

@@ -14,26 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.kernels.nearest import NearestMembers
+from faceclust_spark.kernels.readings import QUALITIES
 
 LEVELS = (0.35, 0.45, 0.55, 0.65)  # of s, for counts of neighbours
 TOPS = (1, 5, 10, 20, 40)
 TEMPERATURES = (0.08, 0.2)  # of second-order similarity
-NODE_INPUTS = len(TOPS) + len(LEVELS) + 2
-FACE_INPUTS = 23
-ATTRIBUTE_INPUTS = 6
-PAIR_INPUTS = FACE_INPUTS + ATTRIBUTE_INPUTS
+NODE_INPUTS = len(TOPS) + len(LEVELS) + QUALITIES + 1
+PAIR_INPUTS = 21 + 2 * QUALITIES
 
 
-def node_inputs(nearest: NearestMembers, size: int, norms: NDArray[np.float32]) -> NDArray[np.float32]:
+def node_inputs(nearest: NearestMembers, size: int, qualities: NDArray[np.float32]) -> NDArray[np.float32]:
     """Describe each image by itself and the density around it: float32 `(n, NODE_INPUTS)`.
 
     Means of the top 1, 5, 10, 20, 40 similarities (of those there are), log counts above LEVELS, its
-    standardised norm (kernels.norms), log of the group's size (at most 300 counts).
+    qualities (kernels.readings), log of the group's size (at most 300 counts).
     """
     inputs = np.zeros((len(nearest.similarity), NODE_INPUTS), np.float32)
     counts = np.log1p(np.arange(nearest.similarity.shape[1] + 1)).astype(np.float32)
     _density_around(nearest.similarity, np.array(TOPS), np.array(LEVELS, np.float32), counts, inputs)
-    inputs[:, -2] = norms
+    inputs[:, -1 - QUALITIES : -1] = qualities
     inputs[:, -1] = np.log1p(min(size, 300)) / 3
     return inputs
 
@@ -63,22 +62,14 @@ def pair_inputs(
     similarity: NDArray[np.float32],
     nearest: NearestMembers,
     nodes: NDArray[np.float32],
-    attributes: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Describe pairs by relations inside the group: float32 `(p, PAIR_INPUTS)`, symmetric in the pair.
 
-    similarity: the pairs' own s. nodes: what `node_inputs` gives. attributes: standardised `(n, a)`, NaN
-    where missing; they enter by measures that do not depend on which there are or on their order. One that
-    is 0 wherever it is known is constant in the whole gallery: it would dilute the differences of the
-    others, so it is left out.
+    similarity: the pairs' own s. nodes: what `node_inputs` gives. Attributes enter by the images' qualities.
     """
     inputs = np.zeros((len(first), PAIR_INPUTS), np.float32)
-    if not len(first):
-        return inputs
-    _face_inputs(first, second, similarity, *lists_by_row(nearest), nodes, inputs)
-    telling = telling_attributes(attributes)
-    if telling.shape[1]:
-        _attribute_inputs(first, second, telling, inputs)
+    if len(first):
+        _fill_inputs(first, second, similarity, *lists_by_row(nearest), nodes, inputs)
     return inputs
 
 
@@ -98,12 +89,6 @@ def lists_by_row(nearest: NearestMembers) -> ListsByRow:
         order.astype(np.int32),
         np.take_along_axis(nearest.similarity, order, 1),
     )
-
-
-def telling_attributes(attributes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Leave out attributes that are 0 or missing everywhere. Shapes: `(n, a)` to `(n, b)`, b <= a."""
-    told = ((attributes != 0) & ~np.isnan(attributes)).any(axis=0)
-    return np.ascontiguousarray(attributes[:, told], np.float32)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -128,7 +113,7 @@ def link_vectors(sims):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def density_inputs(i, j, s, nodes, inputs):  # type: ignore[no-untyped-def]
-    """Fill in the lower and higher density and norm of the two, and their similarity relative to density."""
+    """Fill in the lower and higher density and qualities of the two, and s relative to density."""
     for k in range(3):
         low, high = min(nodes[i, k], nodes[j, k]), max(nodes[i, k], nodes[j, k])
         inputs[8 + 4 * k] = low
@@ -137,10 +122,9 @@ def density_inputs(i, j, s, nodes, inputs):  # type: ignore[no-untyped-def]
         inputs[11 + 4 * k] = s - high
     last = nodes.shape[1] - 1
     inputs[20] = nodes[i, last]
-    inputs[21], inputs[22] = (
-        min(nodes[i, last - 1], nodes[j, last - 1]),
-        max(nodes[i, last - 1], nodes[j, last - 1]),
-    )
+    for k in range(QUALITIES):
+        one, other = nodes[i, last - QUALITIES + k], nodes[j, last - QUALITIES + k]
+        inputs[21 + 2 * k], inputs[22 + 2 * k] = min(one, other), max(one, other)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -155,7 +139,7 @@ def count_strong(similarity):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _face_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  # type: ignore[no-untyped-def]
+def _fill_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  # type: ignore[no-untyped-def]
     """Fill in what two neighbour lists say of a pair; pairs with the same first image stand together at best.
 
     One image's list lies spread over all images while the lists of its partners are walked, by ascending row
@@ -234,38 +218,3 @@ def _overlap(i, j, rows, ranks, sims, weights, spread):  # type: ignore[no-untyp
         dot0 += spread[j, 0]
         dot1 += spread[j, 1]
     return dot0, dot1, both3, both4, third, rank
-
-
-@numba.njit(cache=True, nogil=True)
-def _attribute_inputs(first, second, attributes, inputs):  # type: ignore[no-untyped-def]
-    """Cosine, mean, root mean square, median and 80 % quantile of differences, and a presence flag."""
-    width = attributes.shape[1]
-    differences = np.empty(width, np.float32)
-    for p in range(len(first)):
-        i, j = first[p], second[p]
-        count = 0
-        dot, own_i, own_j = np.float32(0), np.float32(0), np.float32(0)
-        total, squares = np.float32(0), np.float32(0)
-        for k in range(width):
-            x, y = attributes[i, k], attributes[j, k]
-            if np.isnan(x) or np.isnan(y):
-                continue
-            dot += x * y
-            own_i += x * x
-            own_j += y * y
-            gap = min(abs(x - y), np.float32(6.0))
-            total += gap
-            squares += gap * gap
-            differences[count] = gap
-            count += 1
-        if count == 0:
-            continue
-        gaps = np.sort(differences[:count])
-        at = inputs.shape[1] - 6
-        if own_i > 0 and own_j > 0:
-            inputs[p, at] = dot / np.sqrt(own_i * own_j)
-        inputs[p, at + 1] = total / count
-        inputs[p, at + 2] = np.sqrt(squares / count)
-        inputs[p, at + 3] = gaps[count // 2]
-        inputs[p, at + 4] = gaps[min(count - 1, (count * 4) // 5)]
-        inputs[p, at + 5] = 1.0

@@ -12,6 +12,7 @@ from faceclust_spark.config import CoarseGroupsConfig, NeighboursConfig
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.grid import cosine_matrix
 from faceclust_spark.kernels.norms import NormScale, norm_scale
+from faceclust_spark.kernels.readings import AttributeWeights, weigh_attributes
 from faceclust_spark.kernels.spreads import TOO_FEW, spread_of_few
 
 SAMPLE = "thresholds"  # purpose of the sample, see ids.sample_rows
@@ -44,6 +45,7 @@ class Thresholds(NamedTuple):
     floor_chosen_by: str
     groups_chosen_by: str
     norms: NormScale = NormScale()  # of the raw embeddings
+    attributes: AttributeWeights = AttributeWeights()
     doubt: str | None = None  # what is odd about the gallery, and what to do; not stored
 
 
@@ -101,6 +103,7 @@ def choose_thresholds(
     neighbours: NeighboursConfig,
     groups: CoarseGroupsConfig,
     norms: NDArray[np.float32] | None = None,
+    attributes: NDArray[np.float32] | None = None,
 ) -> Thresholds:
     """Choose floor and first thresholds for a gallery of `faces` faces [claims 2, 3].
 
@@ -111,9 +114,9 @@ def choose_thresholds(
     9.7 K faces by two models: floor 0.26, thresholds 0.35, 0.45, 0.55. `random_pairs` says which pairs
     count, unless the config gives their mean and standard deviation.
 
-    sample: int16 `(m, d)`, in the order of ids.sample_rows. norms: `(m,)` of their embeddings, to be
-    described beside the cosines. Raises ConfigError where a given floor lies above the lowest given
-    threshold.
+    sample: int16 `(m, d)`, in the order of ids.sample_rows. norms: `(m,)` of their embeddings, and
+    attributes: standardised `(m, a)`, to be described beside the cosines. Raises ConfigError where a given
+    floor lies above the lowest given threshold.
     """
     given = groups.random_pairs
     pairs = random_pairs(sample) if given == "auto" else RandomPairs(*given)
@@ -140,7 +143,10 @@ def choose_thresholds(
             "lower the floor or raise the threshold"
         )
     lengths = NormScale() if norms is None else norm_scale(norms)
-    return Thresholds(floor, levels, mean, spread, floor_chosen, chosen, lengths, _doubt(pairs))
+    weights = AttributeWeights()
+    if norms is not None and attributes is not None:
+        weights = weigh_attributes(sample, attributes, norms, lengths)
+    return Thresholds(floor, levels, mean, spread, floor_chosen, chosen, lengths, weights, _doubt(pairs))
 
 
 def _doubt(pairs: RandomPairs) -> str | None:

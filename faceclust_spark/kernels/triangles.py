@@ -6,7 +6,6 @@ a tile of others at a time, and each pair's additions, in their same order, run 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numba
@@ -15,13 +14,11 @@ from numpy.typing import NDArray
 
 from faceclust_spark.kernels.nearest import NearestMembers
 from faceclust_spark.kernels.relations import (
-    FACE_INPUTS,
     PAIR_INPUTS,
     count_strong,
     density_inputs,
     link_vectors,
     lists_by_row,
-    telling_attributes,
 )
 
 TILE = 64  # images that one image meets at a time: their lists as dense columns stay in the cache
@@ -65,12 +62,10 @@ def triangle_inputs(
     similarity: NDArray[np.float32],
     nearest: NearestMembers,
     nodes: NDArray[np.float32],
-    attributes: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Describe every pair of a group, as `relations.pair_inputs` does: float32 `(p, PAIR_INPUTS)`.
 
     Pairs are those of the upper triangle, row by row. similarity: s of each image with each, `(n, n)`.
-    attributes: standardised `(n, a)`, NaN where missing.
     """
     size = len(similarity)
     inputs = np.zeros((size * (size - 1) // 2, PAIR_INPUTS), np.float32)
@@ -78,32 +73,8 @@ def triangle_inputs(
         return inputs
     by_row = lists_by_row(nearest)
     weights, norms = link_vectors(by_row.similarity)
-    _face_inputs(similarity, Lists(*by_row, weights), norms, nodes, inputs)
-    telling = telling_attributes(attributes)
-    if telling.shape[1]:
-        columns = np.ascontiguousarray(telling.T)
-        _attribute_inputs(columns, sorting_network(len(columns)), inputs)
+    _fill_inputs(similarity, Lists(*by_row, weights), norms, nodes, inputs)
     return inputs
-
-
-@lru_cache(maxsize=8)
-def sorting_network(count: int) -> NDArray[np.int64]:
-    """Give the exchanges that sort `count` values (Batcher 1968, odd-even merging): int64 `(m, 2)`.
-
-    In the order given, the smaller value of two places goes to the first of them.
-    """
-    exchanges = []
-    span = 1
-    while span < count:
-        step = span
-        while step:
-            for start in range(step % span, count - step, 2 * step):
-                for low in range(start, min(start + step, count - step)):
-                    if low // (2 * span) == (low + step) // (2 * span):
-                        exchanges.append((low, low + step))
-            step //= 2
-        span *= 2
-    return np.array(exchanges, np.int64).reshape(-1, 2)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -116,7 +87,7 @@ def _fill_rows(size, first, second):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _face_inputs(similarity, lists, norms, nodes, inputs):  # type: ignore[no-untyped-def]
+def _fill_inputs(similarity, lists, norms, nodes, inputs):  # type: ignore[no-untyped-def]
     n, width = lists.rows.shape
     tile = min(TILE, n)
     columns = Columns(
@@ -221,59 +192,3 @@ def _add(one, other, narrow, broad, near, far):  # type: ignore[no-untyped-def]
     for t in range(len(near)):
         near[t] += one * narrow[t]
         far[t] += other * broad[t]
-
-
-@numba.njit(cache=True, nogil=True)
-def _attribute_inputs(columns, network, inputs):  # type: ignore[no-untyped-def]
-    """As `relations` has it: each image with a tile of others, their differences sorted side by side."""
-    width, n = columns.shape
-    tile = min(TILE, n)
-    gaps, sums = np.empty((width, tile), np.float32), np.empty((5, tile), np.float32)
-    shared = np.empty(tile, np.int64)
-    for start in range(0, n, tile):
-        end = min(start + tile, n)
-        for i in range(end - 1):
-            low = max(i + 1, start)
-            _differences(i, low, end, columns, gaps, sums, shared)
-            for e in range(len(network)):
-                one, other = gaps[network[e, 0]], gaps[network[e, 1]]
-                for t in range(end - low):
-                    x, y = one[t], other[t]
-                    one[t], other[t] = (x, y) if x < y else (y, x)
-            for j in range(low, end):
-                t = j - low
-                count = shared[t]
-                if count == 0:
-                    continue
-                pair = inputs[i * n - i * (i + 1) // 2 + j - i - 1, FACE_INPUTS:]
-                if sums[1, t] > 0 and sums[2, t] > 0:
-                    pair[0] = sums[0, t] / np.sqrt(sums[1, t] * sums[2, t])
-                pair[1] = sums[3, t] / count
-                pair[2] = np.sqrt(sums[4, t] / count)
-                pair[3] = gaps[count // 2, t]
-                pair[4] = gaps[min(count - 1, (count * 4) // 5), t]
-                pair[5] = 1.0
-
-
-@numba.njit(cache=True, nogil=True)
-def _differences(i, low, end, columns, gaps, sums, shared):  # type: ignore[no-untyped-def]
-    """Sum products and differences over the attributes that both have; missing differences are last."""
-    sums[:], shared[:] = 0.0, 0
-    dot, own, other, total, squares = sums[0], sums[1], sums[2], sums[3], sums[4]
-    for k in range(len(columns)):
-        x, ys, places = columns[k, i], columns[k, low:end], gaps[k]
-        if np.isnan(x):
-            places[:] = np.inf
-            continue
-        for t in range(len(ys)):
-            known = not np.isnan(ys[t])
-            value = ys[t] if known else np.float32(0.0)
-            gap = abs(x - value)
-            gap = gap if gap < np.float32(6.0) else np.float32(6.0)
-            dot[t] += x * value
-            own[t] += x * x if known else np.float32(0.0)
-            other[t] += value * value
-            total[t] += gap if known else np.float32(0.0)
-            squares[t] += gap * gap if known else np.float32(0.0)
-            places[t] = gap if known else np.float32(np.inf)
-            shared[t] += known

@@ -115,5 +115,11 @@ def _search(prepared: PreparedFaces, config: Config) -> _Found:
 
 def _thresholds(prepared: PreparedFaces, faces: int, config: Config) -> Thresholds:
     some = slice(config.coarse_groups.random_pairs_sample)
-    sample, norms = prepared.vectors[some], prepared.norms[some]
-    return choose_thresholds(sample, faces, config.neighbours, config.coarse_groups, norms)
+    return choose_thresholds(
+        prepared.vectors[some],
+        faces,
+        config.neighbours,
+        config.coarse_groups,
+        prepared.norms[some],
+        prepared.attributes[some],
+    )

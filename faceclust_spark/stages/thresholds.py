@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from faceclust_spark.kernels.norms import NormScale
+from faceclust_spark.kernels.readings import AttributeWeights
 from faceclust_spark.kernels.thresholds import SAMPLE, Thresholds, choose_thresholds
 from faceclust_spark.stages.output import arrow_output, frame_of
-from faceclust_spark.stages.vectors import sample_vectors
+from faceclust_spark.stages.vectors import sample_faces
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 
@@ -29,8 +30,8 @@ def thresholds(
 
     The same as `local` chooses, for any partitioning. Raises ConfigError for a floor above a threshold.
     """
-    sample = sample_vectors(vectors, groups.random_pairs_sample, SAMPLE)
-    return choose_thresholds(sample.vectors, faces, neighbours, groups, sample.norms)
+    sample = sample_faces(vectors, groups.random_pairs_sample, SAMPLE)
+    return choose_thresholds(sample.vectors, faces, neighbours, groups, sample.norms, sample.attributes)
 
 
 def thresholds_frame(spark: SparkSession, chosen: Thresholds) -> DataFrame:
@@ -45,6 +46,8 @@ def thresholds_frame(spark: SparkSession, chosen: Thresholds) -> DataFrame:
         c.STANDARD_DEVIATION: [chosen.standard_deviation] * len(cosines),
         c.NORM_CENTRE: [chosen.norms.centre] * len(cosines),
         c.NORM_SPREAD: [chosen.norms.spread] * len(cosines),
+        c.CLOSENESS_WEIGHTS: [chosen.attributes.closeness] * len(cosines),
+        c.FAILURE_WEIGHTS: [chosen.attributes.failure] * len(cosines),
     }
     batch = pa.RecordBatch.from_pydict(rows, arrow_output(schemas.THRESHOLDS))
     return frame_of(spark, schemas.THRESHOLDS, [batch])
@@ -63,4 +66,5 @@ def thresholds_from_frame(rows: DataFrame) -> Thresholds:
         floor_chosen_by=floor[c.CHOSEN_BY],
         groups_chosen_by=groups[0][c.CHOSEN_BY],
         norms=NormScale(floor[c.NORM_CENTRE], floor[c.NORM_SPREAD]),
+        attributes=AttributeWeights(tuple(floor[c.CLOSENESS_WEIGHTS]), tuple(floor[c.FAILURE_WEIGHTS])),
     )

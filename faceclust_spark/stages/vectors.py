@@ -84,19 +84,38 @@ class Sample(NamedTuple):
 
     face_ids: NDArray[np.int64]  # (m,)
     vectors: NDArray[np.int16]  # (m, d) on the grid
+
+
+class SampledFaces(NamedTuple):
+    """Some faces with all that `thresholds` describes, in the order of their purpose."""
+
+    vectors: NDArray[np.int16]  # (m, d) on the grid
     norms: NDArray[np.float32]  # (m,) of the raw embeddings
+    attributes: NDArray[np.float32]  # (m, a) standardised, NaN = missing; a = 0 where none of them has any
 
 
 def sample_vectors(vectors: DataFrame, size: int, purpose: str) -> Sample:
-    """Collect the vectors of the purpose's sample, in its order: m = min(size, faces).
+    """Collect the vectors of the purpose's sample, in its order: m = min(size, faces)."""
+    rows = _sample_rows(vectors.select(c.FACE_ID, c.VECTOR), size, purpose)
+    return Sample(rows[c.FACE_ID].to_numpy(), vectors_from_arrow(rows[c.VECTOR]))
 
-    The same faces in the same order as `kernels.ids.sample_rows` gives, for any partitioning: Spark
-    keeps the `size` smallest of each partition and merges those.
+
+def sample_faces(vectors: DataFrame, size: int, purpose: str) -> SampledFaces:
+    """Collect the faces of the purpose's sample, in its order: m = min(size, faces)."""
+    rows = _sample_rows(vectors.select(c.FACE_ID, c.VECTOR, c.NORM, c.ATTRIBUTES), size, purpose)
+    return SampledFaces(
+        vectors_from_arrow(rows[c.VECTOR]),
+        rows[c.NORM].to_numpy(),
+        attributes_from_arrow(rows[c.ATTRIBUTES]),
+    )
+
+
+def _sample_rows(rows: DataFrame, size: int, purpose: str) -> pa.Table:
+    """Collect the same rows in the same order as `kernels.ids.sample_rows` gives, for any partitioning.
+
+    Spark keeps the `size` smallest of each partition and merges those.
     """
-    columns = vectors.select(c.FACE_ID, c.VECTOR, c.NORM)
-    sample = columns.orderBy(sampling_order(purpose)).limit(size).toArrow()
+    sample = rows.orderBy(sampling_order(purpose)).limit(size).toArrow()
     # toArrow may hand back its chunks in any order within the limit: the key decides again.
-    face_ids = sample[c.FACE_ID].to_numpy()
-    order = np.argsort(face_ids ^ np.int64(sample_mask(purpose)), kind="stable")
-    packed, norms = vectors_from_arrow(sample[c.VECTOR]), sample[c.NORM].to_numpy()
-    return Sample(face_ids[order], packed[order], norms[order])
+    keys = sample[c.FACE_ID].to_numpy() ^ np.int64(sample_mask(purpose))
+    return sample.take(np.argsort(keys, kind="stable"))

@@ -24,7 +24,7 @@ from faceclust_spark.tables import columns as c
 
 _LONG, _INT, _FLOAT, _DOUBLE = LongType(), IntegerType(), FloatType(), DoubleType()
 _STRING, _BINARY = StringType(), BinaryType()
-_LONGS, _FLOATS = ArrayType(_LONG, False), ArrayType(_FLOAT, False)
+_LONGS, _FLOATS, _DOUBLES = (ArrayType(element, False) for element in (_LONG, _FLOAT, _DOUBLE))
 
 
 class Table(NamedTuple):
@@ -109,6 +109,8 @@ THRESHOLDS = Table(
         (c.STANDARD_DEVIATION, _DOUBLE),
         (c.NORM_CENTRE, _DOUBLE),
         (c.NORM_SPREAD, _DOUBLE),
+        (c.CLOSENESS_WEIGHTS, _DOUBLES),  # one for each attribute, or none
+        (c.FAILURE_WEIGHTS, _DOUBLES),
         (c.RUN_ID, _STRING),
     ),
 )

@@ -101,7 +101,7 @@ def draw(
     face_ids = np.sort(generator.choice(2**62, len(rows), replace=False))
     settings = config.model_copy(update={"neighbours": config.neighbours.model_copy(update={"k": recipe.k})})
     grid = quantise(normalise(vectors))
-    grouped = group_faces(face_ids, grid, norms, settings)
+    grouped = group_faces(face_ids, grid, norms, attributes, settings)
     groups = gather_groups(grouped.coarse, grid, attributes, norms)
     labels = [gallery.labels[rows][np.searchsorted(face_ids, group.face_ids)] for group in groups]
     drawn = Gallery(face_ids, grid, attributes, norms, np.full(len(rows), NO_PHOTO))

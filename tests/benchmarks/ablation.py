@@ -33,7 +33,8 @@ from faceclust_spark.config import Config, load_config
 from faceclust_spark.kernels.graph_convolution import PAIR_EXTRAS, Network
 from faceclust_spark.kernels.meetings import MEETING_INPUTS
 from faceclust_spark.kernels.model import Model, save_model
-from faceclust_spark.kernels.relations import FACE_INPUTS, PAIR_INPUTS
+from faceclust_spark.kernels.readings import QUALITIES, READINGS
+from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS
 from faceclust_spark.training.card import write_card
 from faceclust_spark.training.galleries import RECIPES
 from faceclust_spark.training.halves import Learned
@@ -44,12 +45,21 @@ _NEVER = 1e30  # scale of an input that is not to be seen
 
 
 class Variant(NamedTuple):
-    """A network without a part. Columns are those of a pair's inputs and of its extras."""
+    """A network without a part. Columns are those of an image's inputs, of a pair's and of its extras."""
 
     what: str
     network: Mapping[str, Any] = {}
     unseen: tuple[int, ...] = ()  # of `kernels.relations.pair_inputs`
     unseen_extras: tuple[int, ...] = ()  # of `kernels.graph_convolution.pair_extras`
+    unseen_nodes: tuple[int, ...] = ()  # of `kernels.relations.node_inputs`
+
+
+def _without_last(what: str, qualities: int) -> Variant:
+    """Take away the last of the qualities: the norm is the first, then come readings of attributes."""
+    pairs = range(PAIR_INPUTS - 2 * qualities, PAIR_INPUTS)
+    return Variant(
+        what, unseen=tuple(pairs), unseen_nodes=tuple(range(NODE_INPUTS - 1 - qualities, NODE_INPUTS - 1))
+    )
 
 
 VARIANTS = {
@@ -58,7 +68,8 @@ VARIANTS = {
     "one_convolution": Variant("one graph convolution", {"layers": 1}),
     "three_convolutions": Variant("three graph convolutions", {"layers": 3}),
     "second_order": Variant("no overlap of neighbour lists", unseen=(1, 2, 3, 4, 7)),
-    "attributes": Variant("no attributes of pairs", unseen=tuple(range(FACE_INPUTS, PAIR_INPUTS))),
+    "attributes": _without_last("no readings of attributes", READINGS),
+    "qualities": _without_last("neither norms nor readings of attributes", QUALITIES),
     "confidence": Variant("no confidences in the log-odds", unseen_extras=(1, 2, 3)),
 }
 
@@ -101,6 +112,7 @@ def train_variant(variant: Variant, prepared: Prepared) -> Model:
 
 def blind(network: Network, variant: Variant) -> None:
     """Take inputs away for good: what is scaled by nearly nothing, and weights that stay 0."""
+    network.node_scale[list(variant.unseen_nodes)] = _NEVER
     network.pair_scale[list(variant.unseen)] = _NEVER
     if not variant.unseen_extras or network.pair is None:
         return

@@ -5,13 +5,12 @@ import pytest
 
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.meetings import (
-    ATTRIBUTE_INPUTS,
     FACE_INPUTS,
     GALLERY_INPUTS,
     HOST_INPUTS,
     LARGE,
     MEETING_INPUTS,
-    NORM_INPUTS,
+    QUALITY_INPUTS,
     RANKED,
     Census,
     Clusters,
@@ -21,9 +20,11 @@ from faceclust_spark.kernels.meetings import (
     take_census,
 )
 from faceclust_spark.kernels.nearest import Scale
-from faceclust_spark.kernels.norms import NormScale, standardise_norms
+from faceclust_spark.kernels.norms import NormScale
+from faceclust_spark.kernels.readings import AttributeWeights, describe_qualities
 
-SCALE = Scale(mean=0.02, standard_deviation=0.11, norms=NormScale(2.7, 0.12))
+WEIGHTS = AttributeWeights((0.5, 0.0, -0.2, 0.1, 0.0), (0.0, 0.7, 0.0, 0.0, -0.1))
+SCALE = Scale(mean=0.02, standard_deviation=0.11, norms=NormScale(2.7, 0.12), attributes=WEIGHTS)
 CENSUS = Census(faces=900, clusters=300, alone=210, in_large=400)
 
 
@@ -85,34 +86,12 @@ def centroid_s(a, b):
     return (cosine - SCALE.mean) * 0.1 / SCALE.standard_deviation
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_attribute_inputs_equal_loops_and_follow_neither_order_nor_width(seed):
-    clusters, meetings = draw(seed)
-    inputs = meeting_inputs(clusters, meetings, SCALE, CENSUS)[
-        :, FACE_INPUTS : FACE_INPUTS + ATTRIBUTE_INPUTS
-    ]
-    typical = [
-        [column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in part.T]
-        for part in np.split(clusters.attributes.astype(np.float64), clusters.starts[1:-1])
-    ]
-    for row, visitor, host in zip(inputs, meetings.visitor, meetings.host, strict=True):
-        both = np.array([typical[visitor], typical[host]])
-        one, other = both[:, ~np.isnan(both).any(axis=0)]
-        gaps = np.sort(np.minimum(np.abs(one - other), 6))
-        expected = [one @ other / np.sqrt((one @ one) * (other @ other)), gaps.mean()]
-        expected += [np.sqrt((gaps**2).mean()), gaps[min(len(gaps) - 1, len(gaps) * 4 // 5)], 1.0]
-        assert row == pytest.approx(expected, abs=1e-5)
-    turned = clusters._replace(attributes=np.ascontiguousarray(clusters.attributes[:, ::-1]))
-    again = meeting_inputs(turned, meetings, SCALE, CENSUS)[:, FACE_INPUTS : FACE_INPUTS + ATTRIBUTE_INPUTS]
-    assert again == pytest.approx(inputs, abs=1e-6)
-
-
-def test_without_attributes_their_inputs_are_zero():
-    clusters, meetings = draw(0, width=0)
-    unknown = clusters._replace(attributes=np.full((len(clusters.vectors), 3), np.nan, np.float32))
-    bare = meeting_inputs(clusters, meetings, SCALE, CENSUS)
-    assert (bare[:, FACE_INPUTS : FACE_INPUTS + ATTRIBUTE_INPUTS] == 0).all()
-    assert meeting_inputs(unknown, meetings, SCALE, CENSUS).tobytes() == bare.tobytes()
+def test_missing_attributes_are_as_none():
+    clusters, meetings = draw(0)
+    bare = clusters._replace(attributes=np.empty((len(clusters.vectors), 0), np.float32))
+    unknown = clusters._replace(attributes=np.full((len(clusters.vectors), 5), np.nan, np.float32))
+    found = [meeting_inputs(some, meetings, SCALE, CENSUS) for some in (bare, unknown, clusters)]
+    assert found[0].tobytes() == found[1].tobytes() != found[2].tobytes()
 
 
 def test_a_meeting_looks_the_same_in_any_company():
@@ -133,7 +112,7 @@ def test_a_census_counts_clusters():
 
 def test_every_meeting_knows_what_kind_of_gallery_it_is_in():
     clusters, meetings = draw(3)
-    at = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS
+    at = FACE_INPUTS + HOST_INPUTS
     inputs = meeting_inputs(clusters, meetings, SCALE, CENSUS)[:, at : at + GALLERY_INPUTS]
     expected = [np.log(300), 210 / 900, np.log(3), 400 / 900]
     assert inputs == pytest.approx(np.tile(expected, (4, 1)), abs=1e-6)
@@ -143,29 +122,30 @@ def test_every_meeting_knows_what_kind_of_gallery_it_is_in():
     assert others == pytest.approx(np.log(10_000))
 
 
-def test_a_meeting_knows_the_mean_norms_of_both():
+def test_a_meeting_knows_the_mean_qualities_of_both():
     clusters, meetings = draw(4)
-    at = FACE_INPUTS + ATTRIBUTE_INPUTS + HOST_INPUTS + GALLERY_INPUTS
-    inputs = meeting_inputs(clusters, meetings, SCALE, CENSUS)[:, at : at + NORM_INPUTS]
-    scores = standardise_norms(clusters.norms, SCALE.norms)
+    at = FACE_INPUTS + HOST_INPUTS + GALLERY_INPUTS
+    inputs = meeting_inputs(clusters, meetings, SCALE, CENSUS)[:, at : at + QUALITY_INPUTS]
+    scores = describe_qualities(clusters.norms, clusters.attributes, SCALE.norms, WEIGHTS)
     ends = zip(clusters.starts[:-1], clusters.starts[1:], strict=True)
-    means = np.array([scores[low:high].mean() for low, high in ends])
-    assert inputs == pytest.approx(np.stack([means[meetings.visitor], means[meetings.host]], 1), abs=1e-6)
-    nothing = SCALE._replace(norms=NormScale())
-    assert (meeting_inputs(clusters, meetings, nothing, CENSUS)[:, at : at + NORM_INPUTS] == 0).all()
+    means = np.array([scores[low:high].mean(axis=0) for low, high in ends])
+    expected = np.concatenate([means[meetings.visitor], means[meetings.host]], axis=1)
+    assert inputs == pytest.approx(expected, abs=1e-6)
+    nothing = SCALE._replace(norms=NormScale(), attributes=AttributeWeights())
+    assert (meeting_inputs(clusters, meetings, nothing, CENSUS)[:, at : at + QUALITY_INPUTS] == 0).all()
 
 
 def test_hosts_are_ranked_and_visitors_too():
     clusters, meetings = draw(2)
     inputs = meeting_inputs(clusters, meetings, SCALE, CENSUS)
-    at = FACE_INPUTS + ATTRIBUTE_INPUTS
+    at = FACE_INPUTS
     guests = np.flatnonzero(meetings.host == 3)
     order = guests[np.argsort(-inputs[guests, 4])]
     assert inputs[order, at] == pytest.approx(np.log1p([0, 1, 2]))
     assert inputs[guests, at + 1] == pytest.approx(np.log1p([3, 3, 3]))
     rank_hosts(meetings.visitor, meetings.host, inputs)
     for number, column in enumerate(RANKED):
-        first = at + HOST_INPUTS + GALLERY_INPUTS + NORM_INPUTS + 2 * number
+        first = at + HOST_INPUTS + GALLERY_INPUTS + QUALITY_INPUTS + 2 * number
         rank, margin = inputs[:, first], inputs[:, first + 1]
         better = 0 if inputs[0, column] > inputs[1, column] else 1
         gap = abs(float(inputs[0, column]) - float(inputs[1, column]))

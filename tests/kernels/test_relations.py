@@ -6,9 +6,8 @@ import pytest
 from faceclust_spark.kernels import nearest as nearest_kernel
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.nearest import Scale, nearest_members, standardise
+from faceclust_spark.kernels.readings import QUALITIES
 from faceclust_spark.kernels.relations import (
-    ATTRIBUTE_INPUTS,
-    FACE_INPUTS,
     NODE_INPUTS,
     PAIR_INPUTS,
     node_inputs,
@@ -27,22 +26,20 @@ def random_group(count, seed=0, copies=0, people=3, noise=1.0):
     vectors = quantise(normalise(raw))
     if copies:
         vectors[-copies:] = vectors[:copies]
-    attributes = generator.normal(size=(count, 5)).astype(np.float32)
-    attributes[generator.random(attributes.shape) < 0.25] = np.nan
-    return vectors, attributes
+    return vectors
 
 
-def norms_of(vectors):
-    """Standardised norms that depend on the image only."""
-    return (vectors[:, 0] / np.float32(1_000)).astype(np.float32)
+def qualities_of(vectors):
+    """Qualities that depend on the image only."""
+    return (vectors[:, :QUALITIES] / np.float32(1_000)).astype(np.float32)
 
 
-def all_pairs(vectors, attributes):
+def all_pairs(vectors):
     first, second = np.triu_indices(len(vectors), 1)
     similarity = standardise(cosine_matrix(vectors, vectors)[first, second], SCALE)
     nearest = nearest_members(vectors, SCALE)
-    nodes = node_inputs(nearest, len(vectors), norms_of(vectors))
-    return first, second, similarity, nearest, nodes, attributes
+    nodes = node_inputs(nearest, len(vectors), qualities_of(vectors))
+    return first, second, similarity, nearest, nodes
 
 
 def matrix_of(vectors):
@@ -63,12 +60,12 @@ def node_reference(vectors):
         found = s[i, near]
         tops = [found[:top].mean() if len(found) else 0.0 for top in (1, 5, 10, 20, 40)]
         counts = [np.log(1 + (found >= level).sum()) for level in (0.35, 0.45, 0.55, 0.65)]
-        rows.append([*tops, *counts, norms_of(vectors)[i], np.log(1 + min(len(vectors), 300)) / 3])
+        rows.append([*tops, *counts, *qualities_of(vectors)[i], np.log(1 + min(len(vectors), 300)) / 3])
     return np.array(rows)
 
 
-def face_reference(vectors, first, second):
-    """The 23 inputs of each pair, from weighted neighbour lists as dense vectors."""
+def pair_reference(vectors, first, second):
+    """The PAIR_INPUTS of each pair, from weighted neighbour lists as dense vectors."""
     s, lists, nodes = matrix_of(vectors), nearest_lists(vectors), node_reference(vectors)
     n = len(vectors)
     listed = np.zeros((n, n), bool)
@@ -96,24 +93,10 @@ def face_reference(vectors, first, second):
         for top in range(3):
             low, high = sorted((nodes[i, top], nodes[j, top]))
             row += [low, high, s[i, j] - low, s[i, j] - high]
-        rows.append([*row, nodes[i, -1], *sorted((nodes[i, -2], nodes[j, -2]))])
-    return np.array(rows)
-
-
-def attribute_reference(attributes, first, second):
-    """Cosine, mean, root mean square, median and 80 % quantile of differences, and a flag."""
-    rows = []
-    for i, j in zip(first.tolist(), second.tolist(), strict=True):
-        shared = ~np.isnan(attributes[i]) & ~np.isnan(attributes[j])
-        x, y = attributes[i, shared].astype(np.float64), attributes[j, shared].astype(np.float64)
-        if not len(x):
-            rows.append([0.0] * ATTRIBUTE_INPUTS)
-            continue
-        gaps = np.sort(np.minimum(np.abs(x - y), 6.0))
-        lengths = np.linalg.norm(x) * np.linalg.norm(y)
-        cosine = x @ y / lengths if lengths else 0.0
-        upper = gaps[min(len(gaps) - 1, len(gaps) * 4 // 5)]
-        rows.append([cosine, gaps.mean(), np.sqrt((gaps**2).mean()), gaps[len(gaps) // 2], upper, 1.0])
+        row.append(nodes[i, -1])
+        for place in range(-1 - QUALITIES, -1):
+            row += sorted((nodes[i, place], nodes[j, place]))
+        rows.append(row)
     return np.array(rows)
 
 
@@ -129,7 +112,7 @@ def short_lists(monkeypatch):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("copies", [0, 4])
 def test_nearest_members_equal_a_sort_of_whole_numbers(size, copies):
-    vectors, _ = random_group(size, seed=size, copies=copies if size > 8 else 0)
+    vectors = random_group(size, seed=size, copies=copies if size > 8 else 0)
     nearest = nearest_members(vectors, SCALE)
     assert nearest.rows.shape == (size, min(64, size - 1))
     assert nearest.rows.tolist() == nearest_lists(vectors)
@@ -140,7 +123,7 @@ def test_nearest_members_equal_a_sort_of_whole_numbers(size, copies):
 @pytest.mark.parametrize("size", [256, 257, 258, 300])
 def test_lists_hold_256_members(monkeypatch, size):
     monkeypatch.undo()
-    vectors, _ = random_group(size, seed=size)
+    vectors = random_group(size, seed=size)
     found = nearest_members(vectors, SCALE)
     assert found.rows.shape == (size, min(256, size - 1))
     assert all(row not in own for row, own in enumerate(found.rows.tolist()))
@@ -151,7 +134,7 @@ def test_lists_hold_256_members(monkeypatch, size):
     ("limit", "size"), [*(("BLOCK", size) for size in (1, 7, 89, 90)), ("_PRODUCTS", 10), ("_PRODUCTS", 700)]
 )
 def test_nearest_members_do_not_depend_on_blocks(monkeypatch, limit, size):
-    vectors, _ = random_group(90, copies=5)
+    vectors = random_group(90, copies=5)
     whole = nearest_members(vectors, SCALE)
     monkeypatch.setattr(nearest_kernel, limit, size)
     for one, other in zip(nearest_members(vectors, SCALE), whole, strict=True):
@@ -165,7 +148,7 @@ def test_nearest_members_do_not_depend_on_blocks(monkeypatch, limit, size):
     [(2, 60, 1_000, "none"), (4, 12, 100, "some"), (1, 1, 70, "all")],
 )
 def test_each_pair_is_multiplied_once_in_large_groups(monkeypatch, block, copies, sampled, rank, held, left):
-    vectors, _ = random_group(330, copies=copies)
+    vectors = random_group(330, copies=copies)
     whole, counts = nearest_members(vectors, SCALE), []
     take = nearest_kernel._take_nearest_of_many
 
@@ -187,7 +170,7 @@ def test_each_pair_is_multiplied_once_in_large_groups(monkeypatch, block, copies
 
 @pytest.mark.parametrize(("size", "times"), [(59, 0), (60, 1), (70, 1), (71, 0)])
 def test_only_groups_whose_lists_can_be_held_are_done_so(monkeypatch, size, times):
-    vectors, _ = random_group(size, seed=size)
+    vectors = random_group(size, seed=size)
     calls, take = [], nearest_kernel._take_nearest_of_many
     for name, value in (("LARGE", 60), ("LARGEST", 70), ("_SAMPLED", 1)):
         monkeypatch.setattr(nearest_kernel, name, value)
@@ -200,8 +183,8 @@ def test_only_groups_whose_lists_can_be_held_are_done_so(monkeypatch, size, time
 
 @pytest.mark.parametrize("size", [*SIZES, 320])
 def test_node_inputs_equal_the_reference(size):
-    vectors, _ = random_group(size, seed=size)
-    found = node_inputs(nearest_members(vectors, SCALE), size, norms_of(vectors))
+    vectors = random_group(size, seed=size)
+    found = node_inputs(nearest_members(vectors, SCALE), size, qualities_of(vectors))
     assert (found.shape, found.dtype) == ((size, NODE_INPUTS), np.float32)
     np.testing.assert_allclose(found, node_reference(vectors), rtol=1e-4, atol=1e-5)
 
@@ -209,19 +192,16 @@ def test_node_inputs_equal_the_reference(size):
 @pytest.mark.parametrize("size", [2, 3, 12, 64, 70, 90])
 @pytest.mark.parametrize("noise", [0.4, 1.2])
 def test_pair_inputs_equal_the_reference(size, noise):
-    vectors, attributes = random_group(size, seed=size, copies=2 if size > 8 else 0, noise=noise)
-    first, second, *rest = all_pairs(vectors, attributes)
+    vectors = random_group(size, seed=size, copies=2 if size > 8 else 0, noise=noise)
+    first, second, *rest = all_pairs(vectors)
     found = pair_inputs(first, second, *rest)
     assert (found.shape, found.dtype) == ((len(first), PAIR_INPUTS), np.float32)
-    expected = face_reference(vectors, first, second)
-    np.testing.assert_allclose(found[:, :FACE_INPUTS], expected, rtol=2e-4, atol=2e-4)
-    expected = attribute_reference(attributes, first, second)
-    np.testing.assert_allclose(found[:, FACE_INPUTS:], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, pair_reference(vectors, first, second), rtol=2e-4, atol=2e-4)
 
 
 def test_pair_inputs_are_symmetric_in_the_pair():
-    vectors, attributes = random_group(80, copies=3)
-    first, second, *rest = all_pairs(vectors, attributes)
+    vectors = random_group(80, copies=3)
+    first, second, *rest = all_pairs(vectors)
     one, other = pair_inputs(first, second, *rest), pair_inputs(second, first, *rest)
     overlaps = [1, 2]  # sums of weights, added in the order of the first image's list
     np.testing.assert_array_equal(np.delete(one, overlaps, 1), np.delete(other, overlaps, 1))
@@ -230,39 +210,12 @@ def test_pair_inputs_are_symmetric_in_the_pair():
 
 @pytest.mark.parametrize("part", [1, 100, 10_000])
 def test_each_pair_is_described_by_itself(part):
-    first, second, similarity, *rest = all_pairs(*random_group(40))
+    first, second, similarity, *rest = all_pairs(random_group(40))
     whole = pair_inputs(first, second, similarity, *rest)
     for at in range(0, len(first), part * 7):
         some = slice(at, at + part)
         found = pair_inputs(first[some], second[some], similarity[some], *rest)
         np.testing.assert_array_equal(found, whole[some])
-
-
-def test_the_order_of_attributes_does_not_matter():
-    first, second, *rest, attributes = all_pairs(*random_group(30))
-    expected = pair_inputs(first, second, *rest, attributes)
-    found = pair_inputs(first, second, *rest, attributes[:, [3, 0, 4, 2, 1]])
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_attributes_that_say_nothing_do_not_matter():
-    # A constant attribute is 0 where known, once standardised; one that nobody has is NaN.
-    first, second, *rest, attributes = all_pairs(*random_group(30))
-    constant = np.where(np.arange(30) % 4 == 0, np.nan, 0.0)
-    nobody = np.full(30, np.nan)
-    padded = np.column_stack([constant, attributes[:, :2], nobody, attributes[:, 2:], np.zeros(30)])
-    expected = pair_inputs(first, second, *rest, attributes)
-    found = pair_inputs(first, second, *rest, padded.astype(np.float32))
-    np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("attributes", [np.empty((30, 0)), np.full((30, 2), np.nan), np.zeros((30, 1))])
-def test_without_attributes_their_inputs_are_zero(attributes):
-    first, second, *rest, own = all_pairs(*random_group(30))
-    found = pair_inputs(first, second, *rest, attributes.astype(np.float32))
-    np.testing.assert_array_equal(found[:, FACE_INPUTS:], 0)
-    with_them = pair_inputs(first, second, *rest, own)
-    np.testing.assert_array_equal(found[:, :FACE_INPUTS], with_them[:, :FACE_INPUTS])
 
 
 def test_inputs_do_not_depend_on_the_scale_of_cosines():
@@ -275,5 +228,5 @@ def test_inputs_do_not_depend_on_the_scale_of_cosines():
 
 
 def test_no_pairs_have_no_inputs():
-    vectors, attributes = random_group(1)
-    assert pair_inputs(*all_pairs(vectors, attributes)).shape == (0, PAIR_INPUTS)
+    vectors = random_group(1)
+    assert pair_inputs(*all_pairs(vectors)).shape == (0, PAIR_INPUTS)

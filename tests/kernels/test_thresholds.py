@@ -6,6 +6,7 @@ from faceclust_spark.config import CoarseGroupsConfig, NeighboursConfig, load_co
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.norms import NormScale, norm_scale
+from faceclust_spark.kernels.readings import AttributeWeights, weigh_attributes
 from faceclust_spark.kernels.thresholds import (
     HIGHEST,
     LOWEST_FLOOR,
@@ -76,6 +77,18 @@ def test_norms_are_described_beside_the_cosines():
     told = choose_thresholds(*args, norms)
     assert told.norms == norm_scale(norms) and told.norms.spread == pytest.approx(0.2, rel=0.2)
     assert choose_thresholds(*args) == told._replace(norms=NormScale())
+
+
+def test_attributes_are_weighed_beside_the_cosines():
+    faces, generator = random_faces(400), np.random.default_rng(1)
+    failed = generator.exponential(size=400)
+    norms = np.exp(2.5 - 0.2 * failed).astype(np.float32)
+    attributes = np.column_stack([-failed, generator.normal(size=400)]).astype(np.float32)
+    args = (faces, 400, NeighboursConfig(), CoarseGroupsConfig(), norms)
+    told = choose_thresholds(*args, attributes)
+    assert told.attributes == weigh_attributes(faces, attributes, norms, told.norms)
+    assert told.attributes.failure[0] > 0.9
+    assert choose_thresholds(*args) == told._replace(attributes=AttributeWeights())
 
 
 def test_what_is_left_out_is_told():

@@ -133,9 +133,8 @@ def test_pairs_of_the_gallery_are_told_from_a_quarter_of_its_faces(gallery, part
     all_pairs = ConfidencesConfig(dense_size=3_000)  # of which a part of the gallery tells least
     config = CONFIG.model_copy(update={"confidences": all_pairs})
     order = np.argsort(gallery.face_ids)
-    keys = group_faces(
-        gallery.face_ids[order], gallery.vectors[order], gallery.norms[order], config
-    ).coarse.keys[0]
+    parts = (gallery.face_ids, gallery.vectors, gallery.norms, gallery.attributes)
+    keys = group_faces(*(part[order] for part in parts), config).coarse.keys[0]
     true = pairs_per_face(np.unique(keys, return_counts=True)[1], config)
     sampled = group_gallery(face_ids, vectors, chosen, config)
     mixed = np.random.default_rng(0).permutation(vectors)

@@ -50,9 +50,19 @@ def norms_of(gallery):
     return np.exp(np.random.default_rng(1).normal(2.8, 0.12, len(gallery[0]))).astype(np.float32)
 
 
+def attributes_of(gallery):
+    """One that goes with norms, one that does not, and holes."""
+    generator = np.random.default_rng(2)
+    norms = np.log(norms_of(gallery))
+    attributes = np.column_stack([np.minimum((norms - 2.8) / 0.12, 0.3), generator.normal(size=len(norms))])
+    attributes[generator.random(attributes.shape) < 0.1] = np.nan
+    return attributes.astype(np.float32)
+
+
 def vectors_frame(spark, gallery, partitions=3):
     columns = {c.FACE_ID: gallery[0], c.VECTOR: pack_vectors(gallery[1]), c.NORM: norms_of(gallery)}
-    rows = pa.table(columns)
+    lists = [[None if np.isnan(x) else x for x in row] for row in attributes_of(gallery).tolist()]
+    rows = pa.table(columns | {c.ATTRIBUTES: pa.array(lists, pa.list_(pa.float32()))})
     return spark.createDataFrame(rows).repartition(partitions)
 
 
@@ -148,9 +158,9 @@ def test_thresholds_equal_those_of_one_process_and_are_kept(spark, gallery):
     face_ids, vectors, _ = gallery
     neighbours, groups = NeighboursConfig(), CoarseGroupsConfig(random_pairs_sample=200)
     rows = sample_rows(face_ids, 200, thresholds_kernel.SAMPLE)
-    norms = norms_of(gallery)[rows]
-    expected = choose_thresholds(vectors[rows], len(face_ids), neighbours, groups, norms)
-    assert expected.norms.spread > 0.1
+    others = norms_of(gallery)[rows], attributes_of(gallery)[rows]
+    expected = choose_thresholds(vectors[rows], len(face_ids), neighbours, groups, *others)
+    assert expected.norms.spread > 0.1 and expected.attributes.failure[0] > 0.5
     for partitions in (1, 5):
         frame = vectors_frame(spark, gallery, partitions)
         assert thresholds(frame, len(face_ids), neighbours, groups) == expected

@@ -19,7 +19,7 @@ from faceclust_spark.stages.ingest import (
     ingested,
 )
 from faceclust_spark.stages.output import arrow_output, stage_schema
-from faceclust_spark.stages.vectors import sample_vectors
+from faceclust_spark.stages.vectors import sample_faces, sample_vectors
 from faceclust_spark.tables import schemas
 
 SOURCE = (
@@ -238,11 +238,12 @@ def test_ingest_equals_the_in_process_door_for_any_partitioning(spark, tmp_path)
         np.testing.assert_array_equal(np.array(stored[face_id]["attributes"], np.float32), scores)
 
     vectors = tables.read(schemas.VECTORS)
-    sample_ids, sample, norms = sample_vectors(vectors.repartition(5), 100, "cells")
+    sample_ids, sample = sample_vectors(vectors.repartition(5), 100, "cells")
     chosen = sample_rows(expected.face_ids, 100, "cells")
     np.testing.assert_array_equal(sample_ids, expected.face_ids[chosen])
     np.testing.assert_array_equal(sample, expected.vectors[chosen])
-    np.testing.assert_array_equal(norms, expected.norms[chosen])
+    for name, values in sample_faces(vectors.repartition(5), 100, "cells")._asdict().items():
+        np.testing.assert_array_equal(values, getattr(expected, name)[chosen])
 
 
 def test_a_gallery_without_attributes_works(tables):

@@ -34,8 +34,7 @@ def gallery() -> tuple[np.ndarray, np.ndarray]:
 def frame(spark, gallery, partitions: int):
     face_ids, vectors = gallery
     order = np.random.default_rng(partitions).permutation(len(face_ids))
-    norms = np.ones(len(order), np.float32)
-    rows = pa.table({c.FACE_ID: face_ids[order], c.VECTOR: pack_vectors(vectors[order]), c.NORM: norms})
+    rows = pa.table({c.FACE_ID: face_ids[order], c.VECTOR: pack_vectors(vectors[order])})
     return spark.createDataFrame(rows).repartition(partitions)
 
 

@@ -1,0 +1,129 @@
+"""What attributes tell of an image's quality, whichever they are: two readings, weighed by the gallery.
+
+Distances between the attributes of two images tell next to nothing that faces do not tell better. What helps
+is how far an image can be trusted. Nobody says which attributes tell that, so they are weighed by how they
+go with what is known of faces anyhow. One reading takes those that go with the similarity of an image to its
+nearest others in a sample (sharpness and resolution, for two real galleries); the other those that go with
+feature norms and have their long tail on the side of short ones, as scores of detectors have. Attributes that
+go with neither have weight 0, so useless ones tell nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceclust_spark.kernels.grid import cosine_matrix
+from faceclust_spark.kernels.norms import NormScale, standardise_norms
+from faceclust_spark.kernels.spreads import TOO_FEW
+
+READINGS = 2
+QUALITIES = 1 + READINGS  # the norm, then the readings
+_NEAREST = 10  # others in the sample
+_CHANCE = 2.0  # standard errors of a correlation that are taken for chance
+_LEAST = (0.01, 0.03)  # sums of weights that a reading needs: with one of these it counts by half
+_LONGEST_TAIL = 2.0  # skewness that counts
+
+
+class AttributeWeights(NamedTuple):
+    """The weights of a gallery's attributes in each reading, one for each; empty: nothing is read."""
+
+    closeness: tuple[float, ...] = ()
+    failure: tuple[float, ...] = ()
+
+
+def weigh_attributes(
+    sample: NDArray[np.int16],
+    attributes: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    scale: NormScale,
+) -> AttributeWeights:
+    """Weigh the attributes of a gallery by a sample of its faces.
+
+    Shapes: grid vectors `(m, d)`, standardised attributes `(m, a)` with NaN where missing, norms of the raw
+    embeddings `(m,)` and their scale. Correlations are with ranks; what chance explains is taken off them, so
+    few faces give small weights, and fewer than 20 none. The weights of a reading sum up to less than 1, and
+    are rounded, since correlations may differ in their last bit between machines.
+    """
+    count, width = attributes.shape
+    known = ~np.isnan(attributes)
+    if count < TOO_FEW or not known.any():
+        return AttributeWeights()
+    values = np.where(known, attributes, 0.0).astype(np.float64)
+    chance = _CHANCE / np.sqrt(count)
+    close = _beyond_chance(_correlations(values, _ranks(_closeness(sample))), chance)
+    by_norm = np.zeros(width)
+    if scale.spread:
+        by_norm = _beyond_chance(_correlations(values, _ranks(norms.astype(np.float64))), chance)
+    tail = np.clip(-_skewness(values) * np.sign(by_norm), 0.0, _LONGEST_TAIL)
+    weights = close * np.abs(close), by_norm * tail
+    return AttributeWeights(
+        *(
+            tuple(np.round(own / (np.abs(own).sum() + least), 4).tolist())
+            for own, least in zip(weights, _LEAST, strict=True)
+        )
+    )
+
+
+def read_attributes(attributes: NDArray[np.float32], weights: AttributeWeights) -> NDArray[np.float32]:
+    """Give each image's readings, `(n, a)` to float32 `(n, READINGS)`; a missing attribute counts as 0.
+
+    Attributes of width 0, as a gallery or group without any has them, read 0. Added up in one order.
+    """
+    readings = np.zeros((len(attributes), READINGS))
+    if attributes.shape[1]:
+        known = np.where(np.isnan(attributes), 0.0, attributes).astype(np.float64)
+        for place, own in enumerate(weights):
+            for attribute, weight in enumerate(own):
+                readings[:, place] += weight * known[:, attribute]
+    return readings.astype(np.float32)
+
+
+def describe_qualities(
+    norms: NDArray[np.float32],
+    attributes: NDArray[np.float32],
+    scale: NormScale,
+    weights: AttributeWeights,
+) -> NDArray[np.float32]:
+    """Give what is known of each image by itself: its standardised norm and readings, `(n, QUALITIES)`."""
+    readings = read_attributes(attributes, weights)
+    return np.concatenate([standardise_norms(norms, scale)[:, None], readings], axis=1)
+
+
+def _closeness(sample: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Give the mean cosine of each face to its nearest others in the sample: `(m,)`."""
+    cosines = cosine_matrix(sample, sample)
+    np.fill_diagonal(cosines, -np.inf)
+    nearest = min(_NEAREST, len(sample) - 1)
+    best = np.sort(np.partition(cosines, -nearest, axis=1)[:, -nearest:])
+    found: NDArray[np.float64] = best.astype(np.float64).mean(axis=1)
+    return found
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give centred ranks, equals by their order: `(m,)`."""
+    ranks = np.empty(len(values))
+    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
+    return ranks - (len(values) - 1) / 2
+
+
+def _correlations(values: NDArray[np.float64], ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the correlation of each column `(m, a)` with centred ranks; 0 for a constant column."""
+    centred = values - values.mean(axis=0)
+    length = np.sqrt((centred * centred).sum(axis=0) * (ranks * ranks).sum())
+    product = (centred * ranks[:, None]).sum(axis=0)
+    found: NDArray[np.float64] = np.divide(product, length, out=np.zeros(len(length)), where=length > 0)
+    return found
+
+
+def _beyond_chance(correlations: NDArray[np.float64], chance: float) -> NDArray[np.float64]:
+    return np.sign(correlations) * np.maximum(np.abs(correlations) - chance, 0.0)
+
+
+def _skewness(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred = values - values.mean(axis=0)
+    spread = np.maximum(values.std(axis=0), 1e-9)
+    skewness: NDArray[np.float64] = (centred**3).mean(axis=0) / spread**3
+    return skewness

@@ -1,0 +1,158 @@
+"""Readings: what a gallery's attributes tell of its images, whichever they are and in any order."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
+from faceclust_spark.kernels.norms import NormScale, norm_scale, standardise_norms
+from faceclust_spark.kernels.readings import (
+    QUALITIES,
+    READINGS,
+    AttributeWeights,
+    describe_qualities,
+    read_attributes,
+    weigh_attributes,
+)
+
+FACES = 600
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    """Vectors, norms, attributes: how sharp (goes with closeness), a score (one-sided), pose, and noise.
+
+    Sharp images lie nearer to their person's centre; those that a detector found by a whisker have short
+    norms.
+    """
+    generator = np.random.default_rng(3)
+    sharp, failed = generator.normal(size=FACES), generator.exponential(size=FACES)
+    people = np.repeat(generator.normal(size=(FACES // 20, 64)), 20, axis=0)
+    raw = people + np.exp(-0.4 * sharp)[:, None] * generator.normal(size=(FACES, 64))
+    norms = np.exp(2.5 - 0.1 * failed + 0.05 * generator.normal(size=FACES)).astype(np.float32)
+    score = -failed + 0.3 * generator.normal(size=FACES)
+    attributes = np.column_stack([sharp, score, *generator.normal(size=(3, FACES)), np.zeros(FACES)])
+    attributes[:, :-1] = (attributes[:, :-1] - attributes[:, :-1].mean(0)) / attributes[:, :-1].std(0)
+    return quantise(normalise(raw)), attributes.astype(np.float32), norms
+
+
+def weigh(gallery, columns=None, rows=slice(None)):
+    vectors, attributes, norms = (part[rows] for part in gallery)
+    attributes = attributes if columns is None else attributes[:, columns]
+    return weigh_attributes(vectors, attributes, norms, norm_scale(norms))
+
+
+def reference(gallery):
+    """The weights by scipy: correlations with ranks beyond chance, squared, and with norms by the tail."""
+    vectors, attributes, norms = gallery
+    cosines = cosine_matrix(vectors, vectors).astype(np.float64)
+    close = [np.sort(np.delete(row, place))[-10:].mean() for place, row in enumerate(cosines)]
+    ranks = [stats.rankdata(values, "ordinal") for values in (close, norms)]
+    weights = [[], []]
+    for column in attributes.T.astype(np.float64):
+        told = [0.0, 0.0]
+        if column.std() > 0:
+            told = [stats.pearsonr(column, rank).statistic for rank in ranks]
+        told = [np.sign(r) * max(abs(r) - 2 / np.sqrt(len(vectors)), 0) for r in told]
+        weights[0].append(told[0] * abs(told[0]))
+        tail = -stats.skew(column) * np.sign(told[1]) if told[1] else 0.0
+        weights[1].append(told[1] * min(max(tail, 0.0), 2.0))
+    return [np.array(w) / (np.abs(w).sum() + least) for w, least in zip(weights, (0.01, 0.03), strict=True)]
+
+
+def test_weights_equal_the_reference(gallery):
+    found = weigh(gallery)
+    for own, expected in zip(found, reference(gallery), strict=True):
+        np.testing.assert_allclose(own, expected, atol=1e-4)
+
+
+def test_what_goes_with_closeness_and_what_fails_are_found_among_others(gallery):
+    closeness, failure = (np.array(own) for own in weigh(gallery))
+    assert closeness[0] > 0.8 and abs(closeness[1:]).max() < 0.1
+    assert failure[1] > 0.8 and abs(np.delete(failure, 1)).max() < 0.1
+    for own in (closeness, failure):
+        assert abs(own).sum() < 1.0
+
+
+def test_neither_order_nor_sign_nor_useless_attributes_change_the_readings(gallery):
+    _, attributes, _ = gallery
+    expected = read_attributes(attributes, weigh(gallery))
+    turned = [4, 1, 5, 0, 2, 3]
+    np.testing.assert_allclose(
+        read_attributes(attributes[:, turned], weigh(gallery, turned)), expected, atol=1e-5
+    )
+    flipped = (gallery[0], -attributes, gallery[2])
+    np.testing.assert_allclose(read_attributes(-attributes, weigh(flipped)), expected, atol=1e-5)
+    few = read_attributes(attributes[:, :2], weigh(gallery, [0, 1]))
+    for place in range(READINGS):
+        assert np.corrcoef(few[:, place], expected[:, place])[0, 1] > 0.99
+
+
+def test_random_attributes_tell_next_to_nothing(gallery):
+    vectors, _, norms = gallery
+    noise = np.random.default_rng(5).normal(size=(FACES, 30)).astype(np.float32)
+    weights = weigh_attributes(vectors, noise, norms, norm_scale(norms))
+    spread = read_attributes(noise, weights).std(axis=0)
+    own = read_attributes(gallery[1], weigh(gallery)).std(axis=0)
+    assert (spread < own / 3).all()
+
+
+def test_constant_and_missing_attributes_have_no_weight(gallery):
+    vectors, attributes, norms = gallery
+    holes = attributes.copy()
+    holes[:, 2] = np.nan
+    holes[::3, 0] = np.nan
+    weights = weigh((vectors, holes, norms))
+    assert [own[place] for own in weights for place in (2, 5)] == [0.0] * 4
+    found = read_attributes(holes, weights)
+    assert np.isfinite(found).all()
+    alone = np.full((1, 6), np.nan, np.float32)
+    assert read_attributes(alone, weights).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("rows", [slice(0), slice(1), slice(19)])
+def test_a_handful_of_faces_tells_nothing(gallery, rows):
+    assert weigh(gallery, rows=rows) == AttributeWeights()
+
+
+def test_few_faces_give_small_weights(gallery):
+    few, many = ([np.abs(own).sum() for own in weigh(gallery, rows=slice(n))] for n in (40, FACES))
+    assert few[0] < many[0]
+
+
+def test_without_norms_the_second_reading_is_silent(gallery):
+    vectors, attributes, norms = gallery
+    weights = weigh_attributes(vectors, attributes, np.ones_like(norms), NormScale())
+    assert set(weights.failure) == {0.0}
+    assert weights.closeness == weigh(gallery).closeness
+
+
+@pytest.mark.parametrize("width", [0, 4])
+def test_a_gallery_without_attributes_has_no_weights(gallery, width):
+    vectors, _, norms = gallery
+    nothing = np.full((FACES, width), np.nan, np.float32)
+    weights = weigh_attributes(vectors, nothing, norms, norm_scale(norms))
+    assert weights == AttributeWeights()
+    assert (read_attributes(nothing, weights) == 0).all()
+
+
+def test_readings_are_the_weighted_sums_of_each_row_by_itself(gallery):
+    _, attributes, _ = gallery
+    weights = weigh(gallery)
+    found = read_attributes(attributes, weights)
+    assert (found.dtype, found.shape) == (np.float32, (FACES, READINGS))
+    expected = attributes.astype(np.float64) @ np.array(weights).T
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    alone = np.concatenate([read_attributes(row[None], weights) for row in attributes[:50]])
+    assert alone.tobytes() == found[:50].tobytes()
+    bare = read_attributes(attributes[:, :0], weights)  # a group of which no image has any
+    assert bare.tolist() == [[0.0, 0.0]] * FACES
+
+
+def test_qualities_are_the_norm_and_the_readings(gallery):
+    _, attributes, norms = gallery
+    scale, weights = norm_scale(norms), weigh(gallery)
+    found = describe_qualities(norms, attributes, scale, weights)
+    assert found.shape == (FACES, QUALITIES)
+    np.testing.assert_array_equal(found[:, 0], standardise_norms(norms, scale))
+    np.testing.assert_array_equal(found[:, 1:], read_attributes(attributes, weights))
