@@ -141,7 +141,10 @@ class CoarseGroupsConfig(Section):
 
 
 class SimilaritiesConfig(Section):
-    """The similarity matrices of a root group, and how face and attributes are fused."""
+    """The similarity matrices of a root group, and how face and attributes are fused.
+
+    Fused matrices are what `literal` models see, and what is kept; others do not compare attributes.
+    """
 
     fusion: Literal["weighted_sum", "product"] = "weighted_sum"  # of face and attribute similarity
     face_weight: Share = 0.9  # weighted_sum: of the face; the attributes have the rest

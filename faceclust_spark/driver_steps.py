@@ -58,8 +58,8 @@ _CLUSTERS_AT_ONCE = 2_000  # described by a thread
 
 def write_thresholds(run: Run) -> None:
     """Choose the floor and the first thresholds. Claims 2, 3."""
-    gallery = run.held.gallery
-    run.known.thresholds = find_thresholds(*gallery[:2], gallery.norms, gallery.attributes, run.config)
+    face_ids, vectors, attributes, norms, _ = run.held.gallery
+    run.known.thresholds = find_thresholds(face_ids, vectors, norms, attributes, run.config)
     run.write(schemas.THRESHOLDS, thresholds_frame(run.spark, run.known.thresholds))
 
 

@@ -242,7 +242,7 @@ def _similarity_lines(found: Explanation) -> list[str]:
     attributes = "none" if own.attributes is None else f"{own.attributes:.3f}"
     lines = [
         "Similarity",
-        f"  faces {own.faces:.3f}, attributes {attributes}, fused {own.fused:.3f}",
+        f"  faces {own.faces:.3f}, attributes {attributes}, fused {own.fused:.3f} (for literal models)",
     ]
     if found.compared.log_odds is not None:
         lines.append(f"  refined: {_odds(found.compared.log_odds)}")

@@ -17,12 +17,14 @@ from faceclust_spark.kernels.ids import hash_image_ids
 from faceclust_spark.kernels.model import FORMAT, Model
 from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.norms import NormScale
+from faceclust_spark.kernels.readings import AttributeWeights
 from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 
 # Of random directions in 64 dimensions.
-SCALE = Scale(mean=0.0, standard_deviation=0.125, norms=NormScale(2.8, 0.12))
+WEIGHTS = AttributeWeights((0.5, -0.2, 0.0, 0.1), (0.0, 0.6, 0.0, -0.1))
+SCALE = Scale(mean=0.0, standard_deviation=0.125, norms=NormScale(2.8, 0.12), attributes=WEIGHTS)
 THRESHOLDS = (0.4, 0.55, 0.7)
 
 

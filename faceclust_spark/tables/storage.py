@@ -18,12 +18,12 @@ from faceclust_spark.errors import TableError
 from faceclust_spark.session import set_for_now
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables.delta_log import Written, last_written, log_of, newest_version
+from faceclust_spark.tables.fitting import checked, missing_columns
 from faceclust_spark.tables.schemas import ALL_TABLES, LEASE, Table
 from faceclust_spark.tables.scratch import FOREST_SCRATCH, INGEST_SCRATCH, rounds_scratch
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
-    from pyspark.sql.types import StructField, StructType
+    from pyspark.sql import DataFrame, SparkSession
 
 _SCRATCH = "_scratch"
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
@@ -66,6 +66,7 @@ class TableStore:
         version = version if run_id is None else self._version_of(table, run_id)
         try:
             rows = self._load(table.name, version)
+            missing = missing_columns(table, rows)
         except AnalysisException as error:
             if error.getCondition() != "DELTA_VERSION_NOT_FOUND":
                 raise
@@ -73,12 +74,8 @@ class TableStore:
             raise TableError(
                 f"table `{table.name}` in {self.base} has no version {version} (any more); newest: {newest}"
             ) from None
-        missing = [name for name in table.schema.names if name not in rows.columns]
         if missing:
-            raise TableError(
-                f"table `{table.name}` in {self.base} has no column {', '.join(missing)}: another version of "
-                "faceclust wrote it. Build the tables anew (`faceclust run --fresh`), or elsewhere (--tables)"
-            )
+            raise TableError(self._outdated(table, missing))
         return rows
 
     def version(self, table: Table) -> int:
@@ -107,16 +104,19 @@ class TableStore:
 
     def drop(self, table: Table) -> None:
         """Delete a table, if it is there; under a URI, its rows."""
-        self._drop(table.name)
+        if self._drop(table.name) and missing_columns(table, self._load(table.name)):
+            # Emptied where it cannot be removed: what is merged into it later needs today's columns.
+            empty = self._spark.createDataFrame([], table.schema)
+            self._save(table.name, empty, "overwrite", "drop", table.published)
 
     def replace(self, table: Table, rows: DataFrame, run_id: str) -> None:
         """Write rows as the table's whole content, in one commit. Raises TableError for a wrong schema."""
-        self._save(table.name, _checked(table, rows, run_id), "overwrite", run_id, table.published)
+        self._save(table.name, checked(table, rows, run_id), "overwrite", run_id, table.published)
 
     def create(self, table: Table, rows: DataFrame, run_id: str) -> bool:
         """Write a new table; gives False, and writes nothing, where another writer was first."""
         try:
-            self._save(table.name, _checked(table, rows, run_id), "error", run_id, table.published)
+            self._save(table.name, checked(table, rows, run_id), "error", run_id, table.published)
         except (AnalysisException, TableError):
             if self.exists(table):
                 return False
@@ -125,22 +125,25 @@ class TableStore:
 
     def append(self, table: Table, rows: DataFrame, run_id: str) -> None:
         """Add rows. Raises TableError for a wrong schema."""
-        self._save(table.name, _checked(table, rows, run_id), "append", run_id, table.published)
+        self._save(table.name, checked(table, rows, run_id), "append", run_id, table.published)
 
     def merge(self, table: Table, rows: DataFrame, run_id: str) -> None:
         """Insert rows with new keys and replace those whose content differs; others stay untouched.
 
         Merging the same rows twice changes nothing. Raises TableError for a wrong schema.
         """
-        checked = _checked(table, rows, run_id)
+        fitted = checked(table, rows, run_id)
         if not self.exists(table):
-            self._save(table.name, checked, "overwrite", run_id, table.published)
+            self._save(table.name, fitted, "overwrite", run_id, table.published)
             return
+        missing = missing_columns(table, self._load(table.name))
+        if missing:  # MERGE would leave these columns out, and say nothing
+            raise TableError(self._outdated(table, missing))
         same_key = " AND ".join(f"kept.{_quote(key)} <=> new.{_quote(key)}" for key in table.keys)
         content = _quote(c.CONTENT_HASH)
         self._merge(
             table,
-            checked,
+            fitted,
             f"{same_key} WHEN MATCHED AND NOT kept.{content} <=> new.{content} THEN UPDATE SET * "
             "WHEN NOT MATCHED THEN INSERT *",
             run_id,
@@ -164,7 +167,7 @@ class TableStore:
     def drop_all(self) -> None:
         """Delete every table of the gallery, and nothing else that lives in the same place."""
         for table in ALL_TABLES:
-            self._drop(table.name)
+            self.drop(table)
         self.clear_scratch(*INGEST_SCRATCH, *FOREST_SCRATCH, *rounds_scratch(10))
 
     def sql_name(self, table: Table) -> str:
@@ -226,16 +229,30 @@ class TableStore:
             else:
                 writer.save(f"{self.base}/{name}")
 
-    def _drop(self, name: str) -> None:
+    def _outdated(self, table: Table, missing: list[str]) -> str:
+        remedy = "start a new run, without the --run-id of an earlier one: it writes the table anew"
+        if table.keys:
+            remedy = (
+                "ingest all sources again, elsewhere (--tables) or after --fresh, which deletes the tables"
+            )
+        return (
+            f"table `{table.name}` in {self.base} has no column {', '.join(missing)}: another version of "
+            f"faceclust wrote it; {remedy}"
+        )
+
+    def _drop(self, name: str) -> bool:
+        """Delete a table, and tell whether it is still there, empty."""
         if self._folder and (self._folder / name).is_dir():
             shutil.rmtree(self._folder / name)
         elif not self._exists(name):
-            return
+            return False
         elif self._in_catalogue:
             self._spark.sql(f"DROP TABLE IF EXISTS {self._quoted(name)}")
         else:
             # Object storage has no portable delete in the DataFrame API: an emptied table stays.
             self._spark.sql(f"DELETE FROM {self._quoted(name)}")
+            return True
+        return False
 
     def _quoted(self, name: str) -> str:
         if self._in_catalogue:
@@ -262,35 +279,3 @@ def _faults_told(name: str) -> Iterator[None]:
                 "the other end, then start again with the same --run-id"
             ) from None
         raise
-
-
-def _checked(table: Table, rows: DataFrame, run_id: str) -> DataFrame:
-    """Add the run id, and fit the columns to the schema in order and in nulls.
-
-    Raises TableError with all faults of the schema; nulls in required columns are found while writing.
-    """
-    complete = rows.withColumn(c.RUN_ID, F.lit(run_id))
-    faults = _schema_faults(table.schema, complete.schema)
-    if faults:
-        raise TableError(f"rows for table `{table.name}` do not fit its schema: " + "; ".join(faults))
-    nullable = {field.name: field.nullable for field in complete.schema}
-    return complete.select(*(_required(table, field, nullable[field.name]) for field in table.schema))
-
-
-def _required(table: Table, field: StructField, nullable: bool) -> Column:
-    """Give a column that fails the write at a null which the schema excludes: Delta would store it."""
-    if field.nullable or not nullable:
-        return F.col(field.name)
-    fault = f"column {field.name} of table `{table.name}` must be set in every row, and is null in some"
-    return F.coalesce(F.col(field.name), F.raise_error(F.lit(fault))).alias(field.name)
-
-
-def _schema_faults(wanted: StructType, found: StructType) -> list[str]:
-    types = {field.name: field.dataType.simpleString() for field in found}
-    faults = [f"column {name} is missing" for name in wanted.names if name not in types]
-    faults += [f"column {name} is unknown" for name in types if name not in wanted.names]
-    return faults + [
-        f"column {field.name} is {types[field.name]}, not {field.dataType.simpleString()}"
-        for field in wanted
-        if field.name in types and types[field.name] != field.dataType.simpleString()
-    ]

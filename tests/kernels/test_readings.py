@@ -110,6 +110,36 @@ def test_constant_and_missing_attributes_have_no_weight(gallery):
     assert read_attributes(alone, weights).tolist() == [[0.0, 0.0]]
 
 
+def test_what_few_faces_have_counts_little_and_what_a_handful_have_nothing(gallery):
+    vectors, attributes, norms = gallery
+    weights = []
+    for known in (19, 60, FACES):
+        some = attributes.copy()
+        some[known:, 0] = np.nan
+        weights.append(weigh((vectors, some, norms)).closeness[0])
+    assert weights[0] == 0.0 and 0.0 <= weights[1] < weights[2]
+
+
+def test_unknown_norms_are_as_those_in_the_middle(gallery):
+    vectors, attributes, norms = gallery
+    scale = norm_scale(norms)
+    unknown, middle = norms.copy(), norms.copy()
+    unknown[::10], middle[::10] = np.nan, np.exp(scale.centre)
+    found, expected = (weigh_attributes(vectors, attributes, some, scale) for some in (unknown, middle))
+    np.testing.assert_allclose(found.failure, expected.failure, atol=0.02)
+
+
+def test_the_layout_in_memory_does_not_matter(gallery):
+    vectors, attributes, norms = gallery
+    assert weigh((vectors, np.asfortranarray(attributes), norms)) == weigh(gallery)
+
+
+@pytest.mark.parametrize("width", [5, 7])
+def test_weights_of_another_gallery_are_refused(gallery, width):
+    with pytest.raises(ValueError, match=f"{width} attributes and weights of 6"):
+        read_attributes(np.zeros((3, width), np.float32), weigh(gallery))
+
+
 @pytest.mark.parametrize("rows", [slice(0), slice(1), slice(19)])
 def test_a_handful_of_faces_tells_nothing(gallery, rows):
     assert weigh(gallery, rows=rows) == AttributeWeights()

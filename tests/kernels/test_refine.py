@@ -7,7 +7,8 @@ from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.grid import cosine_matrix, grid_scale, normalise, quantise
 from faceclust_spark.kernels.model import Model
 from faceclust_spark.kernels.nearest import Scale, standardise
-from faceclust_spark.kernels.norms import NormScale, standardise_norms
+from faceclust_spark.kernels.norms import NormScale
+from faceclust_spark.kernels.readings import AttributeWeights, describe_qualities
 from faceclust_spark.kernels.refine import (
     LOG_ODDS_LIMIT,
     LOG_ODDS_STEPS,
@@ -22,7 +23,8 @@ from faceclust_spark.kernels.refine import (
 from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS, node_inputs
 from faceclust_spark.kernels.similarities import attribute_similarities
 
-SCALE = Scale(0.0, 0.125, NormScale(0.05, 0.2))
+WEIGHTS = AttributeWeights((0.5, -0.2, 0.0, 0.1), (0.0, 0.6, 0.0, -0.1))
+SCALE = Scale(0.0, 0.125, NormScale(0.05, 0.2), WEIGHTS)
 WIDTH = 64
 KINDS = ["relations", "bound", "literal"]
 
@@ -190,8 +192,9 @@ def test_each_kind_sees_what_it_may():
     group = make_group(20)
     features = group.vectors.astype(np.float32) / grid_scale(WIDTH)
     relations, bound, literal = (describe_as(group, kind) for kind in KINDS)
-    norms = standardise_norms(group.norms, SCALE.norms)
-    np.testing.assert_array_equal(relations.nodes, node_inputs(relations.nearest, 20, norms))
+    qualities = describe_qualities(group.norms, group.attributes, SCALE.norms, WEIGHTS)
+    assert (qualities.std(axis=0) > 0.1).all()
+    np.testing.assert_array_equal(relations.nodes, node_inputs(relations.nearest, 20, qualities))
     np.testing.assert_array_equal(bound.nodes, np.concatenate([relations.nodes, features], 1))
     np.testing.assert_array_equal(literal.nodes, features)
     np.testing.assert_array_equal(bound.pairs, relations.pairs)
@@ -240,6 +243,15 @@ def test_the_convolution_takes_the_nearest_64_of_longer_lists():
     np.testing.assert_array_equal(tensors.weights[:100], link_weights(inputs[0].nearest.similarity[:, :64]))
     np.testing.assert_array_equal(tensors.edges[100:, 1:30], inputs[1].nearest.rows + 100)
     assert (tensors.weights[100:, 30:] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["relations", "bound"])
+def test_readings_of_attributes_reach_confidences_and_log_odds(kind):
+    group = make_group(30)
+    other = group._replace(attributes=group.attributes[::-1])
+    one, two = (refine([g], kind)[0] for g in (group, other))
+    assert np.abs(one.confidences - two.confidences).max() > 1e-4
+    assert (one.pairs.log_odds != two.pairs.log_odds).any()
 
 
 def test_attributes_reach_the_confidences_of_the_literal_kind():

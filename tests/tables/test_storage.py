@@ -82,7 +82,23 @@ def test_a_table_of_another_version_is_told_with_a_remedy(spark, store):
     with pytest.raises(TableError) as raised:
         store.read(FOREST)
     assert str(raised.value).startswith(f"table `forest` in {store.base} has no column cosine, run_id: ")
-    assert "faceclust run --fresh" in str(raised.value)
+    assert "start a new run, without the --run-id" in str(raised.value)
+    store.replace(FOREST, _forest(spark, (1, 2, 0.5)), "one")
+    assert store.read(FOREST).count() == 1
+
+
+@pytest.mark.parametrize("as_uri", [False, True])
+def test_faces_of_another_version_are_ingested_again_and_not_merged_into(spark, tmp_path, as_uri):
+    base = tmp_path / "tables"
+    store = TableStore(spark, base.as_uri() if as_uri else str(base))
+    rows = _vectors(spark, [(1, "a")])
+    rows.drop("norm").withColumn("run_id", F.lit("old")).write.format("delta").save(str(base / "vectors"))
+    for attempt in (lambda: store.read(VECTORS), lambda: store.merge(VECTORS, rows, "new")):
+        with pytest.raises(TableError, match=r"has no column norm: .* ingest all sources again.* --fresh"):
+            attempt()
+    store.drop_all()
+    store.merge(VECTORS, rows, "new")
+    assert store.read(VECTORS).select("norm", "run_id").toArrow()["run_id"].to_pylist() == ["new"]
 
 
 def test_all_faults_of_a_schema_are_told_at_once(spark, store):
