@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def missing_columns(table: Table, rows: DataFrame) -> list[str]:
     """Name the columns that stored rows lack, because another version of the package wrote them."""
-    return [name for name in table.schema.names if name not in rows.columns]
+    stored = set(rows.columns)  # asked once: of a remote session it is a request
+    return [name for name in table.schema.names if name not in stored]
 
 
 def checked(table: Table, rows: DataFrame, run_id: str) -> DataFrame:
