@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from faceclust_spark.config import Config, load_config
+from faceclust_spark.config import Config, SynthConfig, load_config
 from faceclust_spark.errors import ConfigError, DataError, ModelMismatchError
 from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.grid import cosine_matrix, normalise, quantise
 from faceclust_spark.kernels.ids import hash_image_ids
 from faceclust_spark.kernels.metrics import score
 from faceclust_spark.kernels.model import FORMAT, Model, save_model
+from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.local import Clustering, cluster
 from tests.grouped_gallery import cosine_model
 
@@ -134,6 +135,21 @@ def test_attributes_may_be_absent(config):
     assert_same(without, unknown)
     assert_same(without, cluster(embeddings, attributes[:, :0], config, image_ids=ids))
     assert score(labels, without.labels).bcubed_f > 0.95
+
+
+def test_attributes_count_whatever_their_order_and_useless_ones_do_not():
+    drawn = draw_gallery(SynthConfig(faces=800, seed=3))
+    width = drawn.attributes.shape[1]
+    others = np.full((800, 2), [7.0, np.nan], np.float32)  # one is constant, one nobody has
+    mixed = np.concatenate([drawn.attributes, others], 1)[:, np.random.default_rng(0).permutation(width + 2)]
+    given = (drawn.attributes, mixed, np.random.default_rng(1).permutation(drawn.attributes))
+    own, again, strange = (cluster(drawn.embeddings, some, image_ids=drawn.image_ids) for some in given)
+    assert np.abs(own.thresholds.attributes.failure).max() > 0.1
+    np.testing.assert_array_equal(again.labels, own.labels)
+    np.testing.assert_allclose(again.confidences, own.confidences, atol=0.01)
+    assert np.abs(strange.confidences - own.confidences).max() > 0.01
+    without = cluster(drawn.embeddings, None, image_ids=drawn.image_ids)
+    assert (strange.cluster_ids == without.cluster_ids).mean() > 0.98
 
 
 def test_without_ids_the_row_numbers_are_the_ids(config):
