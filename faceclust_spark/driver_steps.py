@@ -17,6 +17,7 @@ from pyspark.sql.types import LongType, StructField, StructType
 
 from faceclust_spark.arrow import texts_to_arrow, vectors_to_arrow
 from faceclust_spark.kernels.assignment import NO_PHOTO, highest_whole, mint_cluster_ids
+from faceclust_spark.kernels.encounters import neighbour_links
 from faceclust_spark.kernels.forest import edges_of_lists, maximum_spanning_forest
 from faceclust_spark.kernels.in_memory import (
     alone_in_root,
@@ -29,7 +30,7 @@ from faceclust_spark.kernels.in_memory import (
 )
 from faceclust_spark.kernels.neighbours import find_neighbours
 from faceclust_spark.kernels.recluster import NO_CLUSTER
-from faceclust_spark.kernels.rounds import Placed, Played, join_clusters, neighbour_links
+from faceclust_spark.kernels.rounds import Placed, Played, join_clusters
 from faceclust_spark.kernels.threads import map_parts
 from faceclust_spark.stages.cells import cells_frame
 from faceclust_spark.stages.coarse_groups import groups_to_batches

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from faceclust_spark.config import Config
 from faceclust_spark.errors import DataError
 from faceclust_spark.kernels.assignment import NO_PHOTO, mint_cluster_ids
+from faceclust_spark.kernels.encounters import Links, neighbour_links
 from faceclust_spark.kernels.faces import prepare_faces
 from faceclust_spark.kernels.forest import edges_of_lists, maximum_spanning_forest
 from faceclust_spark.kernels.in_memory import (
@@ -29,7 +30,7 @@ from faceclust_spark.kernels.in_memory import (
 )
 from faceclust_spark.kernels.neighbours import find_neighbours
 from faceclust_spark.kernels.recluster import NO_CLUSTER
-from faceclust_spark.kernels.rounds import Gallery, Links, join_clusters, neighbour_links
+from faceclust_spark.kernels.rounds import Gallery, join_clusters
 
 if TYPE_CHECKING:
     from faceclust_spark.kernels.groups import CoarseGroups

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.kernels.assignment import MEMBER
+from faceclust_spark.kernels.encounters import Links, find_meetings, photo_partners
 from faceclust_spark.kernels.meetings import (
     SAMPLE,
     Clusters,
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
     from faceclust_spark.config import RoundsConfig
     from faceclust_spark.kernels.joiner import Joiner
     from faceclust_spark.kernels.nearest import Scale
-    from faceclust_spark.kernels.neighbours import NeighbourLists
 
-LINKS = 20  # nearest neighbours of an image that lead to hosts
 _STEPS = 256.0  # of log-odds in one unit: kernels.refine.LOG_ODDS_STEPS, without torch
 
 
@@ -52,14 +51,6 @@ class Gallery(NamedTuple):
             self.norms[rows],
             self.photos[rows],
         )
-
-
-class Links(NamedTuple):
-    """From each face to its nearest LINKS neighbours, by rows of the gallery."""
-
-    first: NDArray[np.int64]  # (e,)
-    second: NDArray[np.int64]  # (e,)
-    cosine: NDArray[np.float32]  # (e,)
 
 
 class Placed(NamedTuple):
@@ -105,15 +96,6 @@ class Described(NamedTuple):
     inputs: NDArray[np.float32]  # (p, MEETING_INPUTS)
 
 
-def neighbour_links(face_ids: NDArray[np.int64], lists: NeighbourLists) -> Links:
-    """Take the links of a gallery from its neighbour lists. Shapes: `(n,)` ascending."""
-    lengths = np.diff(lists.offsets)
-    place = np.arange(lists.offsets[-1]) - np.repeat(lists.offsets[:-1], lengths)
-    near = place < LINKS
-    first = np.repeat(np.searchsorted(face_ids, lists.face_ids), lengths)[near]
-    return Links(first, np.searchsorted(face_ids, lists.neighbours[near]), lists.cosines[near])
-
-
 def join_clusters(
     gallery: Gallery,
     placed: Placed,
@@ -146,8 +128,8 @@ def describe_meetings(
 ) -> Described:
     """Find who meets whom, and describe it."""
     keys, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    meetings = _find_meetings(inverse, sizes, links, config)
-    shared = _photo_partners(inverse, gallery.photos, len(keys))
+    meetings = find_meetings(inverse, sizes, links, config)
+    shared = photo_partners(inverse, gallery.photos, len(keys))
     if len(shared):
         kept = ~np.isin(meetings.visitor * len(keys) + meetings.host, shared)
         meetings = Meetings(*(column[kept] for column in meetings))
@@ -275,38 +257,3 @@ def sigmoid(log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
     """Give probabilities, in double precision rounded to single: the same bits for any length."""
     wide: NDArray[np.float32] = (1.0 / (1.0 + np.exp(-log_odds.astype(np.float64)))).astype(np.float32)
     return wide
-
-
-def _find_meetings(
-    cluster: NDArray[np.int64], sizes: NDArray[np.int64], links: Links, config: RoundsConfig
-) -> Meetings:
-    """Give each small cluster the `hosts` larger clusters that its images are nearest to.
-
-    By the best link, then the number of links, then the smaller label. Of two of one size, the one with the
-    smaller label is the host.
-    """
-    a, b = cluster[links.first], cluster[links.second]
-    larger = (sizes[b] > sizes[a]) | ((sizes[b] == sizes[a]) & (b < a))
-    kept = larger & (a != b) & (sizes[a] <= config.largest_visitor)
-    code, cosine = a[kept] * len(sizes) + b[kept], links.cosine[kept]
-    order = np.lexsort((-cosine, code))
-    code, starts, counts = np.unique(code[order], return_index=True, return_counts=True)
-    best = cosine[order][starts]
-    visitor, host = code // len(sizes), code % len(sizes)
-    order = np.lexsort((host, -counts, -best, visitor))
-    order = order[places_in_runs(visitor[order]) < config.hosts]
-    return Meetings(visitor[order], host[order], counts[order])
-
-
-def _photo_partners(cluster: NDArray[np.int64], photos: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Give cluster * count + other for all clusters that show a photo in common."""
-    rows = np.flatnonzero(photos >= 0)
-    order = rows[np.argsort(photos[rows], kind="stable")]
-    found = []
-    for step in range(1, len(order)):
-        same = photos[order[step:]] == photos[order[:-step]]
-        if not same.any():
-            break
-        one, other = cluster[order[step:][same]], cluster[order[:-step][same]]
-        found += [one * count + other, other * count + one]
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import BinaryType, FloatType, LongType, StructField, StructType
 
 from faceclust_spark.arrow import attributes_from_arrow, unpack_lists, vectors_from_arrow
+from faceclust_spark.kernels.encounters import LINKS
 from faceclust_spark.kernels.meetings import (
     LARGE,
     MEETING_INPUTS,
@@ -23,7 +24,7 @@ from faceclust_spark.kernels.meetings import (
     rank_hosts,
 )
 from faceclust_spark.kernels.recluster import NO_CLUSTER
-from faceclust_spark.kernels.rounds import LINKS, Described, choose_hosts, sigmoid
+from faceclust_spark.kernels.rounds import Described, choose_hosts, sigmoid
 from faceclust_spark.stages.output import to_arrow_schema
 from faceclust_spark.stages.root_groups import whole_groups
 from faceclust_spark.tables import columns as c

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from faceclust_spark.config import Config
 from faceclust_spark.kernels.assignment import NO_PHOTO
+from faceclust_spark.kernels.encounters import Links
 from faceclust_spark.kernels.grid import normalise, quantise
 from faceclust_spark.kernels.grouping import gather_groups
 from faceclust_spark.kernels.in_memory import scale_of
 from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.refine import Group
-from faceclust_spark.kernels.rounds import Gallery, Links
+from faceclust_spark.kernels.rounds import Gallery
 from faceclust_spark.local import group_faces
 
 

@@ -6,6 +6,7 @@ import torch
 
 from faceclust_spark.config import RoundsConfig
 from faceclust_spark.kernels.assignment import LEFT, MEMBER
+from faceclust_spark.kernels.encounters import LINKS, Links, neighbour_links
 from faceclust_spark.kernels.grid import normalise, quantise
 from faceclust_spark.kernels.joiner import MEMBERS, Joiner, join_log_odds
 from faceclust_spark.kernels.meetings import MEETING_INPUTS
@@ -13,16 +14,13 @@ from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.neighbours import NeighbourLists
 from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.rounds import (
-    LINKS,
     Described,
     Gallery,
     Hosts,
-    Links,
     Placed,
     choose_hosts,
     describe_meetings,
     join_clusters,
-    neighbour_links,
     part_rivals,
     settle,
 )

@@ -10,11 +10,12 @@ from pyspark.sql import functions as F
 from faceclust_spark.config import NeighboursConfig, RoundsConfig
 from faceclust_spark.kernels.assignment import LEFT, MEMBER
 from faceclust_spark.kernels.cells import Cells
+from faceclust_spark.kernels.encounters import neighbour_links
 from faceclust_spark.kernels.joiner import Joiner
 from faceclust_spark.kernels.model import Model, model_bytes
 from faceclust_spark.kernels.neighbours import find_neighbours
 from faceclust_spark.kernels.recluster import NO_CLUSTER
-from faceclust_spark.kernels.rounds import Gallery, Placed, join_clusters, neighbour_links
+from faceclust_spark.kernels.rounds import Gallery, Placed, join_clusters
 from faceclust_spark.stages.meetings import Nodes
 from faceclust_spark.stages.neighbours import lists_to_batches
 from faceclust_spark.stages.rounds import play_rounds
