@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from faceclust_spark.config_values import merge, parse_override, read_yaml
 from faceclust_spark.errors import ConfigError
 
 Cosine = Annotated[float, Field(ge=-1.0, le=1.0)]
@@ -255,52 +255,14 @@ def load_config(
     """
     merged: dict[str, Any] = {}
     if path is not None:
-        _merge(merged, _read_yaml(Path(path)))
-    _merge(merged, dict(values or {}))
+        merge(merged, read_yaml(Path(path)))
+    merge(merged, dict(values or {}))
     for override in overrides:
-        _merge(merged, _parse_override(override))
+        merge(merged, parse_override(override))
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_describe(error)) from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}; expected sections such as `neighbours:`")
-    return content
-
-
-def _parse_override(override: str) -> dict[str, Any]:
-    name, separator, text = override.partition("=")
-    if not separator or not name.strip():
-        raise ConfigError(f"--set {override!r}: expected section.key=value, such as neighbours.k=80")
-    try:
-        nested: Any = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML; quote it") from None
-    for key in reversed(name.strip().split(".")):
-        nested = {key: nested}
-    return dict(nested)
-
-
-def _merge(target: dict[str, Any], addition: Mapping[str, Any]) -> None:
-    for key, value in addition.items():
-        present = target.get(key)
-        if isinstance(present, dict) and isinstance(value, Mapping):
-            _merge(present, value)
-        else:
-            target[key] = dict(value) if isinstance(value, Mapping) else value
 
 
 def _describe(error: ValidationError) -> str:

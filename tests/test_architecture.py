@@ -86,7 +86,7 @@ def _foundations() -> tuple[str, ...]:
 
 # Who may import whom: each layer those before it, and itself.
 LAYERS = (
-    ("config", "errors", "log", "options"),
+    ("config", "config_values", "errors", "log", "options"),
     ("kernels", "java", "prepared", "failures", "interrupts"),
     (
         "arrow",

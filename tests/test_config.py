@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from faceclust_spark import config as module
 from faceclust_spark.config import Config, Section, load_config
+from faceclust_spark.config_values import read_yaml
 from faceclust_spark.errors import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -192,7 +193,7 @@ def test_the_hash_does_not_depend_on_how_a_value_was_given(tmp_path):
 def test_shipped_files_load_and_hold_differences_only(path):
     loaded, defaults = load_config(path), Config()
     assert loaded != defaults
-    given = module._read_yaml(path)
+    given = read_yaml(path)
     for section, keys in given.items():
         for key in keys:
             own, default = getattr(getattr(loaded, section), key), getattr(getattr(defaults, section), key)
