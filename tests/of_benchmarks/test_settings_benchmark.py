@@ -7,18 +7,14 @@ import sys
 
 import numpy as np
 import pytest
-from commands import ROOT
+import settings
+from accuracy_faces import Faces
 
 from faceclust_spark.config import Config, SynthConfig, load_config
 from faceclust_spark.kernels.grid import normalise
 from faceclust_spark.kernels.model import SHIPPED
 from faceclust_spark.kernels.norms import feature_norms, norm_scale
 from faceclust_spark.kernels.synth import draw_gallery
-
-sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
-
-import settings
-from accuracy_faces import Faces
 
 
 def synthetic(name: str) -> Faces:

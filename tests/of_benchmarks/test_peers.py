@@ -7,8 +7,12 @@ import json
 import subprocess
 import sys
 
+import accuracy
+import accuracy_scores
 import numpy as np
+import peers
 import pytest
+from accuracy_faces import Faces
 from commands import ROOT
 from sklearn.cluster import DBSCAN, AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
@@ -17,13 +21,6 @@ from faceclust_spark.config import SynthConfig
 from faceclust_spark.kernels.grid import normalise
 from faceclust_spark.kernels.metrics import score
 from faceclust_spark.kernels.synth import draw_gallery
-
-sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
-
-import accuracy
-import accuracy_scores
-import peers
-from accuracy_faces import Faces
 
 PACKAGES = {
     "hdbscan": "hdbscan",

@@ -3,11 +3,11 @@
 import ast
 import re
 import sys
-from pathlib import Path
 
 import nbformat
 import polars
 import pytest
+from commands import ROOT
 from ipykernel.kernelspec import write_kernel_spec
 from matplotlib import pyplot
 from nbclient import NotebookClient
@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 from faceclust_spark.config import SynthConfig
 from faceclust_spark.kernels.synth import draw_gallery
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SECONDS = 600  # for one cell on a busy machine; the whole tour takes a minute on an idle one
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 ABSOLUTE = re.compile(r"(?:^|[\s\"'`(=])(?:file:/|~?/\w|[A-Za-z]:\\)")

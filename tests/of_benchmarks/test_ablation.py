@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import sys
 
+import ablation
 import numpy as np
 import pytest
 import torch
-from commands import ROOT
+from accuracy_faces import Faces
 
 from faceclust_spark.config import SynthConfig
 from faceclust_spark.kernels.graph_convolution import PAIR_EXTRAS, GroupTensors, Network, all_rows
 from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.training import validation
-
-sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
-
-import ablation
-from accuracy_faces import Faces
 
 
 def a_network() -> Network:

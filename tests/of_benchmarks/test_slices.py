@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
-from commands import ROOT
-
-sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
-
 import slices
 from accuracy_faces import Faces
 

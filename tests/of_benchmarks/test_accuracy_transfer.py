@@ -6,8 +6,12 @@ import json
 import re
 import sys
 
+import accuracy_transfer as transfer
 import numpy as np
 import pytest
+import unlike_galleries as unlike
+from accuracy_faces import Faces, half
+from accuracy_methods import Training
 from commands import ROOT
 
 from faceclust_spark.config import SynthConfig
@@ -16,13 +20,6 @@ from faceclust_spark.kernels.model import SHIPPED
 from faceclust_spark.kernels.norms import feature_norms, norm_scale
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.kernels.thresholds import random_pairs
-
-sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
-
-import accuracy_transfer as transfer
-import unlike_galleries as unlike
-from accuracy_faces import Faces, half
-from accuracy_methods import Training
 
 
 def synthetic(name: str, quick: bool = False) -> Faces:
