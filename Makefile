@@ -2,8 +2,9 @@
 # Each installs what is missing.
 PYTHON ?= python3
 VENV := .venv
-# Processes that test side by side, each with a Spark session of its own (3 GB).
-TESTERS ?= 2
+# Processes that test side by side, each with a Spark session of its own (3 GB). One more than there are cores:
+# Spark's driver waits a lot.
+TESTERS ?= 3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -13,7 +14,7 @@ demo: $(INSTALLED)
 	@$(BIN)/faceclust demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

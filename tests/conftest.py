@@ -14,6 +14,31 @@ from faceclust_spark.config import SparkConfig
 # cache of compiled code is a fifth, and swept all the time. Read by Spark's launcher.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
 
+# Files that take minutes, the longest first. Where several processes test, what is begun last decides when
+# all is done; pytest-xdist by itself begins with files of many tests, and would end with these of few.
+LONGEST = (
+    "test_jobs",
+    "test_cluster",
+    "test_resume",
+    "test_run",
+    "test_cli_verbs",
+    "test_readme",
+    "test_measuring",
+    "test_training",
+    "test_storage",
+    "test_driver_ingest",
+    "test_notebooks",
+    "test_increments",
+    "test_equality",
+    "test_group_stages",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
 
 @pytest.fixture(scope="session")
 def shared_session() -> Iterator[object]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import LONGEST
 
 from faceclust_spark.config import Config, Section
 
@@ -248,3 +249,7 @@ def test_column_names_are_written_once(module):
     compound = {name for name in _column_names() if "_" in name}
     literals = {n.value for n in ast.walk(TREES[module]) if isinstance(n, ast.Constant)}
     assert not {value for value in literals if isinstance(value, str)} & compound
+
+
+def test_the_longest_test_files_are_there_under_their_names():
+    assert set(LONGEST) <= {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
