@@ -45,6 +45,7 @@ class Recipe(NamedTuple):
     off_centre: float = 0.0  # length of a common direction added to each image
     attributes: str = "own"  # own, none, noise, shuffled, some
     norms: str = "own"  # own, none, noise
+    blurred: float = 0.0  # share of images that are blurred until they look alike
     k: int = 40
 
 
@@ -84,7 +85,10 @@ RECIPES = (
         attributes="noise",
         norms="none",
     ),
+    Recipe("blurred and alike", share=0.6, blurred=0.05),
 )
+BLUR = (0.3, 0.65)  # weight of what blurred images have in common, from .. to
+POOREST = 0.1  # share of images, those of the shortest norms, that lend theirs to blurred ones
 
 
 def draw(
@@ -99,6 +103,8 @@ def draw(
     vectors = normalise(vectors) + recipe.off_centre * _directions((1, vectors.shape[1]), generator)
     attributes = _vary_attributes(gallery.attributes[rows], recipe.attributes, generator)
     norms = _vary_norms(gallery.norms[rows], recipe.norms, generator)
+    if recipe.blurred:
+        vectors, norms, attributes = _blur(vectors, norms, attributes, recipe.blurred, generator)
     face_ids = np.sort(generator.choice(2**62, len(rows), replace=False))
     settings = config.model_copy(update={"neighbours": config.neighbours.model_copy(update={"k": recipe.k})})
     grid = quantise(normalise(vectors))
@@ -175,6 +181,31 @@ def _draw_rows(
 
 def _directions(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.float64]:
     return normalise(generator.normal(size=shape))
+
+
+def _blur(
+    vectors: NDArray[np.float64],
+    norms: NDArray[np.float32],
+    attributes: NDArray[np.float32],
+    share: float,
+    generator: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
+    """Move a share of the images towards one direction, and give them norms and attributes of poor ones.
+
+    Faces of many people that are alike for want of detail are what a model takes for one person, surely,
+    where it has met none in training.
+    """
+    rows = generator.permutation(len(vectors))[: round(share * len(vectors))]
+    if not len(rows):
+        return vectors, norms, attributes
+    vectors, norms, attributes = normalise(vectors), norms.copy(), attributes.copy()
+    weights = generator.uniform(*BLUR, (len(rows), 1))
+    common = _directions((1, vectors.shape[1]), generator)
+    vectors[rows] = (1 - weights) * vectors[rows] + weights * common
+    poorest = np.argsort(norms, kind="stable")[: max(1, round(POOREST * len(norms)))]
+    lenders = generator.choice(poorest, len(rows))
+    norms[rows], attributes[rows] = norms[lenders], attributes[lenders]
+    return vectors, norms, attributes
 
 
 def _vary_attributes(

@@ -72,7 +72,7 @@ def check_norms(gallery, drawn, recipe):
         assert np.isnan(norms).all()
         return
     assert set(norms.tolist()) <= set(gallery.norms.tolist())
-    if recipe.images or recipe.noise or recipe.off_centre:
+    if recipe.images or recipe.noise or recipe.off_centre or recipe.blurred:
         return
     vectors = np.concatenate([group.vectors for group in drawn.groups]).astype(np.float64)
     own = gallery.norms[(normalise(vectors) @ gallery.vectors.T).argmax(axis=1)]
@@ -115,6 +115,31 @@ def test_further_draws_of_a_composition_take_a_part_of_the_images():
         assert faces == pytest.approx(one.kept * len(gallery.labels), rel=0.15)
     tiny = make_gallery(people=1, images=(2, 3))
     assert len(draw(tiny, Recipe("as it is", kept=1e-9), settings(), generator).gallery.face_ids) == 2
+
+
+def test_blurred_images_look_alike_and_have_norms_and_attributes_of_the_poorest():
+    gallery = make_gallery(people=400, seed=3)
+    rows = np.arange(len(gallery.labels))
+    gallery = gallery._replace(attributes=rows[:, None].astype(np.float32))
+    drawn = draw(gallery, Recipe("alike", blurred=0.1), settings(), np.random.default_rng(0)).gallery
+    vectors, gave = normalise(drawn.vectors.astype(np.float64)), drawn.attributes[:, 0].astype(int)
+    cosines = (vectors @ gallery.vectors.T).max(axis=1)
+    moved = cosines < 0.999  # all others are on the grid where they were
+    assert moved.sum() == round(0.1 * len(rows))
+    both = vectors[moved] @ vectors[moved].T
+    apart = vectors[~moved] @ vectors[~moved].T
+    assert np.median(both) > 0.2 and abs(np.median(apart)) < 0.02
+    np.testing.assert_array_equal(drawn.norms, gallery.norms[gave])  # both of one image
+    poorest = np.sort(gallery.norms)[: round(0.1 * len(rows))]
+    assert set(drawn.norms[moved].tolist()) <= set(poorest.tolist())
+    assert not set(drawn.norms[~moved].tolist()) <= set(poorest.tolist())
+
+
+def test_a_gallery_too_small_for_blurred_images_has_none():
+    gallery = make_gallery(people=1, images=(4, 5))
+    drawn = draw(gallery, Recipe("alike", blurred=0.1), settings(), np.random.default_rng(0)).gallery
+    own = normalise(drawn.vectors.astype(np.float64)) @ gallery.vectors.T
+    assert (own.max(axis=1) > 0.999).all()
 
 
 def test_members_are_judged_by_the_person_whom_most_of_their_cluster_show():
