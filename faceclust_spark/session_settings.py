@@ -19,6 +19,9 @@ from faceclust_spark.prepared import prepared
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 # With jars, defaults or options of its own.
 _OTHER_SPARK = ("SPARK_HOME", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS")
+# Delta reads a table's log in tasks that each generate the same code anew, for a handful of rows: a seventh
+# of what a gallery of 1,000 faces takes. Spark interprets where it cannot generate code: same results.
+_QUICK = {"spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 _ONE_JVM = re.compile(r"local(\[.*\])?")  # whose tasks run where the driver does; not `local-cluster`
 
 
@@ -27,7 +30,7 @@ def all_settings(
 ) -> dict[str, str]:
     """Give all settings of a new session; the user's own come last and win.
 
-    ready: what `prepared_settings` gives.
+    quick: for work of a minute. ready: what `prepared_settings` gives.
     """
     settings = {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -36,6 +39,7 @@ def all_settings(
         "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
         "spark.driver.memory": config.driver_memory,
     }
+    settings |= _QUICK if quick else {}
     options = java_options(quick, None)
     if options and not _of_another_spark():
         settings["spark.driver.defaultJavaOptions"] = options

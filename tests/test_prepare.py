@@ -121,6 +121,15 @@ def test_options_of_another_spark_are_left_to_it(monkeypatch):
     assert OPTIONS not in all_settings(SparkConfig(master="yarn"), None, True, {})
 
 
+def test_only_work_of_a_minute_is_interpreted_and_the_user_decides(spark):
+    name = "spark.sql.codegen.factoryMode"
+    assert name not in all_settings(SparkConfig(), None, False, {})
+    assert all_settings(SparkConfig(), None, True, {})[name] == "NO_CODEGEN"
+    own = SparkConfig(settings={name: "FALLBACK"})
+    assert all_settings(own, None, True, {})[name] == "FALLBACK"
+    assert spark.conf.get(name) == "NO_CODEGEN"  # the tests' session is quick
+
+
 def test_what_a_deleted_installation_has_left_is_removed(cache, ivy, monkeypatch, tmp_path):
     cache.mkdir(parents=True)
     for name in ("kept", "deleted"):
