@@ -2,8 +2,8 @@
 # Each installs what is missing.
 PYTHON ?= python3
 VENV := .venv
-# Processes that test side by side, each with a Spark session of its own (3 GB). One more than there are cores:
-# Spark's driver waits a lot.
+# Processes that test side by side, each with a Spark session of its own (3 GB): three suit two cores, for Spark's
+# driver waits a lot. TESTERS=1 where memory is short.
 TESTERS ?= 3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed

@@ -15,6 +15,7 @@ from faceclust_spark.training.galleries import (
     KEPT,
     RECIPES,
     Recipe,
+    _blur,
     draw,
     redraw,
     split_identities,
@@ -133,6 +134,23 @@ def test_blurred_images_look_alike_and_have_norms_and_attributes_of_the_poorest(
     poorest = np.sort(gallery.norms)[: round(0.1 * len(rows))]
     assert set(drawn.norms[moved].tolist()) <= set(poorest.tolist())
     assert not set(drawn.norms[~moved].tolist()) <= set(poorest.tolist())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_blurred_images_keep_a_part_of_their_own_face(known):
+    gallery = make_gallery(people=200)
+    norms = gallery.norms if known else np.full(len(gallery.norms), np.nan, np.float32)
+    before = gallery.vectors.astype(np.float64)
+    none = gallery.attributes[:, :0]
+    vectors, lent, attributes = _blur(before, norms, none, 0.2, np.random.default_rng(1))
+    cosines = (normalise(vectors) * before).sum(axis=1)
+    moved = cosines < 0.999
+    assert moved.sum() == round(0.2 * len(before))
+    # Of two directions at right angles, the own one has a weight of .35 to .7: a cosine of .47 to .92.
+    assert abs(np.quantile(cosines[moved], 0.05) - 0.47) < 0.15
+    assert abs(np.quantile(cosines[moved], 0.95) - 0.92) < 0.1
+    assert attributes.shape == none.shape and np.isnan(lent).all() != known
+    np.testing.assert_array_equal(before, gallery.vectors.astype(np.float64))
 
 
 def test_a_gallery_too_small_for_blurred_images_has_none():
