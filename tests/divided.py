@@ -1,5 +1,10 @@
 """Settings with which the smallest gallery is worked on as the largest: by Spark's tasks, in many parts."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from pyspark.sql import SparkSession
+
 BY_TASKS = "spark.driver_faces=0"
 
 # Spark's own way, which the tests' quick session leaves for work of a minute: code is generated.
@@ -16,3 +21,16 @@ DIVIDED = (
     "confidences.pairs_per_task=300",
     "rounds.least_log_odds=-3",
 )
+
+
+@contextmanager
+def under(session: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Let a session have settings for a block; `set_for_now` holds a lock that whole runs wait for."""
+    before = {name: session.conf.get(name) for name in settings}
+    try:
+        for name, value in settings.items():
+            session.conf.set(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            session.conf.set(name, value)

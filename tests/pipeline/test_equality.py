@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from divided import BY_TASKS, DIVIDED, GENERATED
+from divided import BY_TASKS, DIVIDED, GENERATED, under
 from galleries import cluster_rows, rows_of, write_gallery
 
 import faceclust_spark
 from faceclust_spark.config import load_config
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.pipeline import STAGES
-from faceclust_spark.session import set_for_now
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.storage import TableStore
 
@@ -41,7 +40,7 @@ def by_tasks(shared_session, drawn, tmp_path_factory):
     folder, spark = tmp_path_factory.mktemp("tasks"), shared_session
     order = np.random.default_rng(3).permutation(len(drawn.image_ids)).tolist()
     source = write_gallery(drawn, folder / "gallery.parquet", order)
-    with set_for_now(spark, {"spark.sql.shuffle.partitions": "7", **GENERATED}):
+    with under(spark, {"spark.sql.shuffle.partitions": "7", **GENERATED}):
         summary = faceclust_spark.run(
             spark, source, str(folder / "tables"), load_config(None, [*SETTINGS, BY_TASKS])
         )

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from divided import GENERATED
+from divided import GENERATED, under
 from galleries import CONFIG, cluster_rows, write_gallery
 
 import faceclust_spark
 from faceclust_spark.config import load_config
 from faceclust_spark.kernels.synth import draw_gallery
-from faceclust_spark.session import set_for_now
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.storage import TableStore
@@ -38,7 +37,7 @@ def test_a_second_source_adds_and_replaces_and_all_are_clustered_anew(spark, dra
     moved[90:100] = drawn.embeddings[110:120]  # the same images, with other faces in them
     changed = drawn._replace(embeddings=moved)
     second = write_gallery(changed, tmp_path / "second.parquet", slice(80, 150))
-    with set_for_now(spark, GENERATED):  # as sessions for large galleries do
+    with under(spark, GENERATED):  # as sessions for large galleries do
         summary = faceclust_spark.run(spark, second, parts, config)
     counts = {"read": 70, "new": 50, "replaced": 10, "unchanged": 10, "duplicates": 0}
     assert (summary.faces, summary.ingested) == (150, counts)
