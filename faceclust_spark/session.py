@@ -59,8 +59,7 @@ def get_session(config: SparkConfig | None = None, *, quick: bool = False) -> Sp
     """Give the Spark session of this process as it is, or build one with Delta Lake.
 
     quick: for work of a minute or less, such as a gallery of some thousand faces: a JVM that is launched
-    compiles with its first compiler only, and Spark interprets projections in place of generating code for
-    them. So it is at work sooner, and slower in what takes long.
+    compiles with its first compiler only, and so is at work sooner, and slower in what takes long.
 
     Raises JavaError, DeltaUnavailableError, or InfrastructureError where Spark does not start.
     """

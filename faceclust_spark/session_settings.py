@@ -19,10 +19,6 @@ from faceclust_spark.prepared import prepared
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 # With jars, defaults or options of its own.
 _OTHER_SPARK = ("SPARK_HOME", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS")
-# Delta reads a table's log in tasks that each generate the same code anew, for a handful of rows: a seventh
-# of what a gallery of 1,000 faces takes. Spark interprets where it cannot generate code: same results. Its
-# setting is internal, so for our own JVM only; spark.settings can give it back its default, FALLBACK.
-_QUICK = {"spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 _ONE_JVM = re.compile(r"local(\[.*\])?")  # whose tasks run where the driver does; not `local-cluster`
 
 
@@ -44,8 +40,6 @@ def all_settings(
     options = java_options(quick, None)
     if options and not _of_another_spark():
         settings["spark.driver.defaultJavaOptions"] = options
-    if quick and _ONE_JVM.fullmatch(master) and not _of_another_spark():
-        settings |= _QUICK
     # One thread a Python worker: Spark already runs a worker a core.
     settings |= {f"spark.executorEnv.{name}": "1" for name in THREAD_LIMITS}
     if master.startswith("local"):

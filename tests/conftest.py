@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared_session() -> Iterator[object]:
     from faceclust_spark.session import get_session
 
-    session = get_session(SparkConfig(master="local[2]", driver_memory="3g"), quick=True)
+    session = get_session(SparkConfig(master="local[2]", driver_memory="3g"))
     yield session
     session.stop()
 

@@ -7,9 +7,6 @@ from pyspark.sql import SparkSession
 
 BY_TASKS = "spark.driver_faces=0"
 
-# Spark's own way, which the tests' quick session leaves for work of a minute: code is generated.
-GENERATED = {"spark.sql.codegen.factoryMode": "FALLBACK"}
-
 # Several cells, small tasks, groups in blocks, joins across root groups: whatever could differ is in use.
 DIVIDED = (
     "cells.cells=6",

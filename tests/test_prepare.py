@@ -13,7 +13,6 @@ from faceclust_spark.prepared import prepared
 from faceclust_spark.session_settings import all_settings, prepared_settings
 
 CLASS_PATH, OPTIONS = "spark.driver.extraClassPath", "spark.driver.defaultJavaOptions"
-INTERPRETING = "spark.sql.codegen.factoryMode"
 
 
 class _Session:
@@ -120,17 +119,6 @@ def test_options_of_another_spark_are_left_to_it(monkeypatch):
     assert OPTIONS in all_settings(SparkConfig(master="yarn"), None, True, {})
     monkeypatch.setenv("SPARK_CONF_DIR", "site")
     assert OPTIONS not in all_settings(SparkConfig(master="yarn"), None, True, {})
-    assert INTERPRETING not in all_settings(SparkConfig(), None, True, {})
-
-
-def test_only_work_of_a_minute_is_interpreted_and_the_user_decides(spark):
-    assert INTERPRETING not in all_settings(SparkConfig(), None, False, {})
-    assert all_settings(SparkConfig(), None, True, {})[INTERPRETING] == "NO_CODEGEN"
-    for other in ("yarn", "spark://somewhere:7077", "local-cluster[2,1,1024]"):
-        assert INTERPRETING not in all_settings(SparkConfig(master=other), None, True, {})
-    own = SparkConfig(settings={INTERPRETING: "FALLBACK"})
-    assert all_settings(own, None, True, {})[INTERPRETING] == "FALLBACK"
-    assert spark.conf.get(INTERPRETING) == "NO_CODEGEN"  # the tests' session is quick
 
 
 def test_what_a_deleted_installation_has_left_is_removed(cache, ivy, monkeypatch, tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from divided import BY_TASKS, DIVIDED, GENERATED, under
+from divided import BY_TASKS, DIVIDED, under
 from galleries import cluster_rows, rows_of, write_gallery
 
 import faceclust_spark
@@ -36,11 +36,11 @@ def in_process(drawn):
 
 @pytest.fixture(scope="module")
 def by_tasks(shared_session, drawn, tmp_path_factory):
-    """The tables of a run on two cores: other partitions, rows in another order, and generated code."""
+    """The tables of a run on two cores: other partitions, rows in another order."""
     folder, spark = tmp_path_factory.mktemp("tasks"), shared_session
     order = np.random.default_rng(3).permutation(len(drawn.image_ids)).tolist()
     source = write_gallery(drawn, folder / "gallery.parquet", order)
-    with under(spark, {"spark.sql.shuffle.partitions": "7", **GENERATED}):
+    with under(spark, {"spark.sql.shuffle.partitions": "7"}):
         summary = faceclust_spark.run(
             spark, source, str(folder / "tables"), load_config(None, [*SETTINGS, BY_TASKS])
         )

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from divided import GENERATED, under
 from galleries import CONFIG, cluster_rows, write_gallery
 
 import faceclust_spark
@@ -37,8 +36,7 @@ def test_a_second_source_adds_and_replaces_and_all_are_clustered_anew(spark, dra
     moved[90:100] = drawn.embeddings[110:120]  # the same images, with other faces in them
     changed = drawn._replace(embeddings=moved)
     second = write_gallery(changed, tmp_path / "second.parquet", slice(80, 150))
-    with under(spark, GENERATED):  # as sessions for large galleries do
-        summary = faceclust_spark.run(spark, second, parts, config)
+    summary = faceclust_spark.run(spark, second, parts, config)
     counts = {"read": 70, "new": 50, "replaced": 10, "unchanged": 10, "duplicates": 0}
     assert (summary.faces, summary.ingested) == (150, counts)
     store = TableStore(spark, parts)
