@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from divided import BY_TASKS, DIVIDED, under
+from divided import BY_TASKS, DIVIDED
 from galleries import cluster_rows, rows_of, write_gallery
 
 import faceclust_spark
@@ -36,14 +36,19 @@ def in_process(drawn):
 
 @pytest.fixture(scope="module")
 def by_tasks(shared_session, drawn, tmp_path_factory):
-    """The tables of a run on two cores: other partitions, rows in another order."""
+    """The tables of a run on two cores, with another number of partitions and rows in another order."""
     folder, spark = tmp_path_factory.mktemp("tasks"), shared_session
     order = np.random.default_rng(3).permutation(len(drawn.image_ids)).tolist()
     source = write_gallery(drawn, folder / "gallery.parquet", order)
-    with under(spark, {"spark.sql.shuffle.partitions": "7"}):
+    name = "spark.sql.shuffle.partitions"
+    before = spark.conf.get(name)
+    spark.conf.set(name, "7")
+    try:
         summary = faceclust_spark.run(
             spark, source, str(folder / "tables"), load_config(None, [*SETTINGS, BY_TASKS])
         )
+    finally:
+        spark.conf.set(name, before)
     return TableStore(spark, summary.tables)
 
 
