@@ -121,6 +121,15 @@ def test_options_of_another_spark_are_left_to_it(monkeypatch):
     assert OPTIONS not in all_settings(SparkConfig(master="yarn"), None, True, {})
 
 
+def test_settings_of_one_machine_follow_the_master_wherever_it_is_said():
+    name = "spark.databricks.delta.snapshotPartitions"
+    assert name in all_settings(SparkConfig(), None, False, {})
+    assert name not in all_settings(SparkConfig(master="yarn"), None, False, {})
+    assert name not in all_settings(SparkConfig(settings={"spark.master": "yarn"}), None, False, {})
+    local = all_settings(SparkConfig(settings={"spark.master": "local[3]"}), None, False, {})
+    assert local["spark.sql.shuffle.partitions"] == "6"
+
+
 def test_what_a_deleted_installation_has_left_is_removed(cache, ivy, monkeypatch, tmp_path):
     cache.mkdir(parents=True)
     for name in ("kept", "deleted"):

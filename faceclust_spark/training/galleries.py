@@ -192,9 +192,8 @@ def _blur(
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
     """Move a share of the images towards one direction, and give them norms and attributes of poor ones.
 
-    Where norms are unknown nobody knows the poor ones: then of any.
     Faces of many people that are alike for want of detail are what a model takes for one person, surely,
-    where it has met none in training.
+    where it has met none in training. Where norms are unknown nobody knows the poor ones: then of any.
     """
     rows = generator.permutation(len(vectors))[: round(share * len(vectors))]
     if not len(rows):
