@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from faceclust_spark.config import Config
 from faceclust_spark.kernels.assignment import NO_PHOTO
+from faceclust_spark.kernels.attributes import attribute_statistics, standardise
 from faceclust_spark.kernels.encounters import Links
 from faceclust_spark.kernels.grid import normalise, quantise
 from faceclust_spark.kernels.grouping import gather_groups
@@ -75,7 +76,7 @@ RECIPES = (
     Recipe("useless attributes", share=0.6, attributes="noise", norms="noise"),
     Recipe("large as they are", least=18),
     Recipe("few as they are", people=30, least=6),
-    Recipe("tenth of the people", share=0.1),
+    Recipe("tenth of the people", share=0.1, norms="none"),
     Recipe(
         "large and off centre",
         people=40,
@@ -101,7 +102,9 @@ def draw(
     vectors = weights[:, None] * vectors + (1 - weights[:, None]) * gallery.vectors[partners]
     vectors = normalise(vectors) + recipe.noise * _directions(vectors.shape, generator)
     vectors = normalise(vectors) + recipe.off_centre * _directions((1, vectors.shape[1]), generator)
-    attributes = _vary_attributes(gallery.attributes[rows], recipe.attributes, generator)
+    attributes = gallery.attributes[rows]  # on the scale of another gallery: that of all faces
+    attributes = standardise(attributes, attribute_statistics(attributes))
+    attributes = _vary_attributes(attributes, recipe.attributes, generator)
     norms = _vary_norms(gallery.norms[rows], recipe.norms, generator)
     if recipe.blurred:
         vectors, norms, attributes = _blur(vectors, norms, attributes, recipe.blurred, generator)

@@ -5,6 +5,7 @@ import pytest
 from labelled_people import make_gallery, settings
 
 from faceclust_spark.kernels.assignment import MEMBER
+from faceclust_spark.kernels.attributes import attribute_statistics
 from faceclust_spark.kernels.grid import normalise
 from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.refine import GroupInputs
@@ -123,7 +124,9 @@ def test_blurred_images_look_alike_and_have_norms_and_attributes_of_the_poorest(
     rows = np.arange(len(gallery.labels))
     gallery = gallery._replace(attributes=rows[:, None].astype(np.float32))
     drawn = draw(gallery, Recipe("alike", blurred=0.1), settings(), np.random.default_rng(0)).gallery
-    vectors, gave = normalise(drawn.vectors.astype(np.float64)), drawn.attributes[:, 0].astype(int)
+    vectors = normalise(drawn.vectors.astype(np.float64))
+    scale = attribute_statistics(gallery.attributes)
+    gave = np.rint(scale.means + scale.standard_deviations * drawn.attributes[:, 0]).astype(int)
     cosines = (vectors @ gallery.vectors.T).max(axis=1)
     moved = cosines < 0.999  # all others are on the grid where they were
     assert moved.sum() == round(0.1 * len(rows))
@@ -134,6 +137,18 @@ def test_blurred_images_look_alike_and_have_norms_and_attributes_of_the_poorest(
     poorest = np.sort(gallery.norms)[: round(0.1 * len(rows))]
     assert set(drawn.norms[moved].tolist()) <= set(poorest.tolist())
     assert not set(drawn.norms[~moved].tolist()) <= set(poorest.tolist())
+
+
+def test_attributes_are_on_the_scale_of_the_gallery_that_is_drawn():
+    gallery = make_gallery(people=300)
+    by_person = (gallery.labels % 2)[:, None] * 4.0 + np.random.default_rng(2).normal(
+        size=(len(gallery.labels), 2)
+    )
+    gallery = gallery._replace(attributes=by_person.astype(np.float32))
+    drawn = draw(gallery, Recipe("some", share=0.3), settings(), np.random.default_rng(0)).gallery.attributes
+    inner = np.sort(drawn, axis=0)[1:-1]  # the statistics leave one out at each end
+    np.testing.assert_allclose(inner.mean(axis=0), 0.0, atol=1e-5)
+    np.testing.assert_allclose(inner.std(axis=0), 1.0, atol=1e-5)
 
 
 @pytest.mark.parametrize("known", [True, False])
