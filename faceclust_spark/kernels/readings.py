@@ -3,16 +3,16 @@
 Distances between the attributes of two images tell next to nothing that faces do not tell better. What
 helps is how far an image can be trusted. Nobody says which attributes tell that, so they are weighed by how
 they go with what is known of faces anyhow. One reading takes those that go with the similarity of an image
-to its nearest others in a sample and, the same way, with feature norms (pose, sharpness and resolution, a
+to its nearest other in a sample, where that surely shows the same person (pose, sharpness and resolution, a
 detector's score, for real galleries); the other those that go with norms and have their long tail on the side
 of short ones, as scores of detectors have (and, there, the odds of being a teenager). Attributes that go with
 neither, or by chance only, have weight 0.
 
-Similarity by itself misleads: where few images in the sample have others of their person there, it tells who
-has many look-alikes, and that is a matter of gender and age. Weighed by it alone, the reading of 2,400 poor
-images had a correlation of -0.04 to +0.01 with an image's cosine to the centre of its person's others, and
-of -0.3 in a gallery of one image a person; with norms as the second witness 0.36 to 0.38, and 0.04 to 0.10.
-Where norms are unknown, the witness is how far ahead of look-alikes the nearest is: 0.33, but -0.3 again.
+Similarity to whatever is near misleads: where few images have others of their person in the sample, it tells
+who has many look-alikes, and that is a matter of gender and age. Weighed by the mean to the nearest ten, the
+reading of 2,400 poor images had a correlation of -0.04 to +0.01 with an image's cosine to the centre of its
+person's others, and of -0.3 in a gallery of one image a person. By images that are surely the same person's:
+0.40, and 0 to -0.03, for hardly any weight is left.
 
 Chance is counted by images: an attribute that is the same in all images of a person, in a gallery of few
 people, may have weight without a meaning. It moved mean F by less than .001 where that was tried.
@@ -31,8 +31,7 @@ from faceclust_spark.kernels.spreads import TOO_FEW
 
 READINGS = 2
 QUALITIES = 1 + READINGS  # the norm, then the readings
-_NEAREST = 10  # others in the sample
-_LOOK_ALIKE = 0.1  # of the sample
+_SURE = 5.0  # standard deviations of random pairs above their mean
 _CHANCE = 2.0  # standard errors of a correlation that are taken for chance
 _LEAST = (0.01, 0.03)  # sums of weights that a reading needs: with one of these it counts by half
 _LONGEST_TAIL = 2.0  # skewness that counts
@@ -50,30 +49,29 @@ def weigh_attributes(
     attributes: NDArray[np.float32],
     norms: NDArray[np.float32],
     scale: NormScale,
+    sure: float,
 ) -> AttributeWeights:
     """Weigh the attributes of a gallery by a sample of its faces.
 
     Shapes: grid vectors `(m, d)`, standardised attributes `(m, a)` with NaN where missing, norms of the raw
-    embeddings `(m,)` and their scale. Correlations are with ranks; what chance explains is taken off them, so
-    an attribute that few faces have gets a small weight, and one that fewer than 20 have none. The weights of
-    a reading sum up to less than 1, and are rounded, since correlations may differ in their last bit between
-    machines.
+    embeddings `(m,)` and their scale. sure: the cosine from which on two images show one person
+    (`sure_cosine`). Correlations are with ranks; what chance explains is taken off them, so an attribute that
+    few faces have gets a small weight, and one that fewer than 20 have none. The weights of a reading sum up
+    to less than 1, and are rounded, since correlations may differ in their last bit between machines.
     """
     known = ~np.isnan(attributes)
     if len(attributes) < TOO_FEW or not known.any():
         return AttributeWeights()
     values = np.ascontiguousarray(np.where(known, attributes, 0.0), np.float64)
-    counts = known.sum(axis=0)
-    chance = np.where(counts < TOO_FEW, np.inf, _CHANCE / np.sqrt(np.maximum(counts, 1)))
-    close, ahead = (_goes_with(told, values, chance) for told in _closeness(sample))
-    by_norm = np.zeros(len(counts))
+    nearest = _nearest(sample)
+    is_sure = nearest >= sure
+    close = _goes_with(nearest[is_sure], values[is_sure], known[is_sure].sum(axis=0))
+    by_norm = np.zeros(values.shape[1])
     if scale.spread:
         lengths = standardise_norms(norms, scale).astype(np.float64)  # an unknown one as the middle
-        by_norm = _goes_with(lengths, values, chance)
-    witness = by_norm if scale.spread else ahead
+        by_norm = _goes_with(lengths, values, known.sum(axis=0))
     tail = np.clip(-_skewness(values) * np.sign(by_norm), 0.0, _LONGEST_TAIL)
-    agreed = np.sign(close) * np.maximum(close * witness, 0.0)
-    weights = agreed, by_norm * tail
+    weights = close * np.abs(close), by_norm * tail
     return AttributeWeights(
         *(
             tuple(np.round(own / (np.abs(own).sum() + least), 4).tolist())
@@ -111,27 +109,32 @@ def describe_qualities(
     return np.concatenate([standardise_norms(norms, scale)[:, None], readings], axis=1)
 
 
-def _closeness(sample: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Tell how near each face's nearest others in the sample are, and how far ahead the very nearest is.
+def sure_cosine(mean: float, spread: float) -> float:
+    """Give the cosine that random pairs, of this mean and standard deviation, next to never reach."""
+    return mean + _SURE * spread
 
-    The mean cosine to the nearest ten; the cosine to the nearest less the mean of the following ones, up to a
-    tenth of the sample: those of look-alikes. Each `(m,)`.
-    """
+
+def _nearest(sample: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Give the cosine of each face to its nearest other in the sample: `(m,)`."""
     cosines = cosine_matrix(sample, sample)
     np.fill_diagonal(cosines, -np.inf)
-    nearest = min(_NEAREST, len(sample) - 1)
-    width = max(nearest + 1, int(_LOOK_ALIKE * len(sample)))
-    best = np.sort(np.partition(cosines, -width, axis=1)[:, -width:]).astype(np.float64)
-    found: NDArray[np.float64] = best[:, -nearest:].mean(axis=1)
-    return found, best[:, -1] - best[:, :-nearest].mean(axis=1)
+    nearest: NDArray[np.float64] = cosines.max(axis=1).astype(np.float64)
+    return nearest
 
 
 def _goes_with(
-    told: NDArray[np.float64], values: NDArray[np.float64], chance: NDArray[np.float64]
+    told: NDArray[np.float64], values: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Give the correlation of each attribute `(m, a)` with the ranks of what is told, beyond chance."""
+    """Give the correlation of each attribute `(m, a)` with the ranks of what is told, beyond chance.
+
+    counts: `(a,)` images of which the attribute is known. What few have goes with nothing.
+    """
+    if len(told) < TOO_FEW:
+        return np.zeros(values.shape[1])
+    chance = np.where(counts < TOO_FEW, np.inf, _CHANCE / np.sqrt(np.maximum(counts, 1)))
     correlations = _correlations(values, _ranks(told))
-    return np.sign(correlations) * np.maximum(np.abs(correlations) - chance, 0.0)
+    beyond: NDArray[np.float64] = np.maximum(np.abs(correlations) - chance, 0.0)
+    return np.sign(correlations) * beyond
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from faceclust_spark.config import CoarseGroupsConfig, NeighboursConfig
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.grid import cosine_matrix
 from faceclust_spark.kernels.norms import NormScale, norm_scale
-from faceclust_spark.kernels.readings import AttributeWeights, weigh_attributes
+from faceclust_spark.kernels.readings import AttributeWeights, sure_cosine, weigh_attributes
 from faceclust_spark.kernels.spreads import TOO_FEW, spread_of_few
 
 SAMPLE = "thresholds"  # purpose of the sample, see ids.sample_rows
@@ -145,7 +145,7 @@ def choose_thresholds(
     lengths = NormScale() if norms is None else norm_scale(norms)
     weights = AttributeWeights()
     if norms is not None and attributes is not None:
-        weights = weigh_attributes(sample, attributes, norms, lengths)
+        weights = weigh_attributes(sample, attributes, norms, lengths, sure_cosine(mean, spread))
     return Thresholds(floor, levels, mean, spread, floor_chosen, chosen, lengths, weights, _doubt(pairs))
 
 

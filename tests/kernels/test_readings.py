@@ -16,6 +16,7 @@ from faceclust_spark.kernels.readings import (
 )
 
 FACES = 600
+SURE = 0.3  # cosine of two images that show one person, of 64 components
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,7 @@ def gallery():
     sharp, failed = generator.normal(size=FACES), generator.exponential(size=FACES)
     people = np.repeat(generator.normal(size=(FACES // 20, 64)), 20, axis=0)
     raw = people + np.exp(-0.4 * sharp)[:, None] * generator.normal(size=(FACES, 64))
-    shifts = 0.03 * sharp - 0.1 * failed + 0.05 * generator.normal(size=FACES)
-    norms = np.exp(2.5 + shifts).astype(np.float32)
+    norms = np.exp(2.5 - 0.1 * failed + 0.05 * generator.normal(size=FACES)).astype(np.float32)
     score = -failed + 0.3 * generator.normal(size=FACES)
     attributes = np.column_stack([sharp, score, *generator.normal(size=(3, FACES)), np.zeros(FACES)])
     attributes[:, :-1] = (attributes[:, :-1] - attributes[:, :-1].mean(0)) / attributes[:, :-1].std(0)
@@ -40,26 +40,24 @@ def gallery():
 def weigh(gallery, columns=None, rows=slice(None)):
     vectors, attributes, norms = (part[rows] for part in gallery)
     attributes = attributes if columns is None else attributes[:, columns]
-    return weigh_attributes(vectors, attributes, norms, norm_scale(norms))
+    return weigh_attributes(vectors, attributes, norms, norm_scale(norms), SURE)
 
 
 def reference(gallery):
-    """The weights by scipy: correlations with ranks beyond chance, where they agree, and by the tail."""
+    """The weights by scipy: correlations with ranks beyond chance, squared, and with norms by the tail."""
     vectors, attributes, norms = gallery
     cosines = cosine_matrix(vectors, vectors).astype(np.float64)
-    near = [np.sort(np.delete(row, place))[::-1] for place, row in enumerate(cosines)]
-    close = [row[:10].mean() for row in near]
-    known = np.isfinite(norms).all()
-    witness = norms if known else [row[0] - row[10 : FACES // 10].mean() for row in near]
-    ranks = [stats.rankdata(values, "ordinal") for values in (close, witness)]
+    nearest = np.array([np.delete(row, place).max() for place, row in enumerate(cosines)])
+    sure, known = nearest >= SURE, np.isfinite(norms).all()
     weights = [[], []]
     for column in attributes.T.astype(np.float64):
         told = [0.0, 0.0]
-        if column.std() > 0:
-            told = [stats.pearsonr(column, rank).statistic for rank in ranks]
-        told = [np.sign(r) * max(abs(r) - 2 / np.sqrt(len(vectors)), 0) for r in told]
-        weights[0].append(np.sign(told[0]) * max(told[0] * told[1], 0))
-        tail = -stats.skew(column) * np.sign(told[1]) if told[1] and known else 0.0
+        for place, (values, rows) in enumerate(((nearest, sure), (norms, np.full(FACES, known)))):
+            if rows.any() and column[rows].std() > 0:
+                r = stats.pearsonr(column[rows], stats.rankdata(values[rows], "ordinal")).statistic
+                told[place] = np.sign(r) * max(abs(r) - 2 / np.sqrt(rows.sum()), 0)
+        weights[0].append(told[0] * abs(told[0]))
+        tail = -stats.skew(column) * np.sign(told[1]) if told[1] else 0.0
         weights[1].append(told[1] * min(max(tail, 0.0), 2.0))
     return [np.array(w) / (np.abs(w).sum() + least) for w, least in zip(weights, (0.01, 0.03), strict=True)]
 
@@ -82,27 +80,27 @@ def test_what_goes_with_closeness_and_what_fails_are_found_among_others(gallery)
         assert abs(own).sum() < 1.0
 
 
-def test_what_goes_with_closeness_but_not_with_norms_is_not_read(gallery):
-    """As gender and age do, where most images are nearest to strangers: those who have many look-alikes."""
-    vectors, _, norms = gallery
-    closeness = cosine_matrix(vectors, vectors).mean(axis=1)
-    common = ((closeness - closeness.mean()) / closeness.std()).astype(np.float32)
-    against, along = (np.exp(2.5 + sign * 0.1 * common).astype(np.float32) for sign in (-1, 1))
-    for lengths in (np.random.default_rng(7).permutation(norms), against):
-        weights = weigh_attributes(vectors, common[:, None], lengths, norm_scale(lengths))
-        assert weights.closeness == (0.0,)
-    assert weigh_attributes(vectors, common[:, None], along, norm_scale(along)).closeness[0] > 0.8
-
-
-def test_without_norms_what_tells_of_look_alikes_is_not_read():
-    """Half of the people are alike, and each image has one other of its person."""
+def test_what_tells_of_look_alikes_is_not_read():
+    """Half of the people are alike, and each image has one other of its person, or none."""
     generator = np.random.default_rng(11)
     alike = np.arange(FACES // 2) % 2
-    people = normalise(generator.normal(size=(FACES // 2, 64))) + 0.9 * alike[:, None] * np.eye(64)[0]
-    vectors = quantise(normalise(np.repeat(people, 2, 0) + 0.05 * generator.normal(size=(FACES, 64))))
-    kind = np.repeat(2.0 * alike - 1.0, 2).astype(np.float32)
+    people = normalise(generator.normal(size=(FACES // 2, 64)))
+    people = normalise(people + 0.7 * alike[:, None] * np.eye(64)[0])
+    vectors = normalise(np.repeat(people, 2, 0) + 0.05 * generator.normal(size=(FACES, 64)))
+    kind = np.repeat(2.0 * alike - 1.0, 2).astype(np.float32)[:, None]
     unknown = np.full(FACES, np.nan, np.float32)
-    assert weigh_attributes(vectors, kind[:, None], unknown, NormScale()).closeness == (0.0,)
+    for rows in (slice(None), slice(None, None, 2)):
+        sample, own = quantise(vectors[rows]), kind[rows]
+        cosines = cosine_matrix(sample, sample)
+        assert abs(np.corrcoef(cosines.mean(axis=1), own[:, 0])[0, 1]) > 0.9
+        assert weigh_attributes(sample, own, unknown[rows], NormScale(), 0.8).closeness == (0.0,)
+
+
+def test_few_faces_that_surely_have_another_tell_nothing(gallery):
+    vectors, attributes, norms = gallery
+    nearest = np.sort([np.delete(row, i).max() for i, row in enumerate(cosine_matrix(vectors, vectors))])
+    weights = weigh_attributes(vectors, attributes, norms, norm_scale(norms), float(nearest[-17]))
+    assert set(weights.closeness) == {0.0} and weights.failure == weigh(gallery).failure
 
 
 def test_neither_order_nor_sign_nor_useless_attributes_change_the_readings(gallery):
@@ -122,7 +120,7 @@ def test_neither_order_nor_sign_nor_useless_attributes_change_the_readings(galle
 def test_random_attributes_tell_next_to_nothing(gallery):
     vectors, _, norms = gallery
     noise = np.random.default_rng(5).normal(size=(FACES, 30)).astype(np.float32)
-    weights = weigh_attributes(vectors, noise, norms, norm_scale(norms))
+    weights = weigh_attributes(vectors, noise, norms, norm_scale(norms), SURE)
     spread = read_attributes(noise, weights).std(axis=0)
     own = read_attributes(gallery[1], weigh(gallery)).std(axis=0)
     assert (spread < own / 3).all()
@@ -156,7 +154,7 @@ def test_unknown_norms_are_as_those_in_the_middle(gallery):
     scale = norm_scale(norms)
     unknown, middle = norms.copy(), norms.copy()
     unknown[::10], middle[::10] = np.nan, np.exp(scale.centre)
-    found, expected = (weigh_attributes(vectors, attributes, some, scale) for some in (unknown, middle))
+    found, expected = (weigh_attributes(vectors, attributes, some, scale, SURE) for some in (unknown, middle))
     np.testing.assert_allclose(found.failure, expected.failure, atol=0.02)
 
 
@@ -183,16 +181,16 @@ def test_few_faces_give_small_weights(gallery):
 
 def test_without_norms_the_second_reading_is_silent(gallery):
     vectors, attributes, norms = gallery
-    weights = weigh_attributes(vectors, attributes, np.ones_like(norms), NormScale())
+    weights = weigh_attributes(vectors, attributes, np.ones_like(norms), NormScale(), SURE)
     assert set(weights.failure) == {0.0}
-    assert weights.closeness[0] > 0.5
+    assert weights.closeness == weigh(gallery).closeness
 
 
 @pytest.mark.parametrize("width", [0, 4])
 def test_a_gallery_without_attributes_has_no_weights(gallery, width):
     vectors, _, norms = gallery
     nothing = np.full((FACES, width), np.nan, np.float32)
-    weights = weigh_attributes(vectors, nothing, norms, norm_scale(norms))
+    weights = weigh_attributes(vectors, nothing, norms, norm_scale(norms), SURE)
     assert weights == AttributeWeights()
     assert (read_attributes(nothing, weights) == 0).all()
 

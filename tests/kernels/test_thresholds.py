@@ -86,7 +86,8 @@ def test_attributes_are_weighed_beside_the_cosines():
     attributes = np.column_stack([-failed, generator.normal(size=400)]).astype(np.float32)
     args = (faces, 400, NeighboursConfig(), CoarseGroupsConfig(), norms)
     told = choose_thresholds(*args, attributes)
-    assert told.attributes == weigh_attributes(faces, attributes, norms, told.norms)
+    sure = told.mean + 5 * told.standard_deviation
+    assert told.attributes == weigh_attributes(faces, attributes, norms, told.norms, sure)
     assert told.attributes.failure[0] > 0.9
     assert choose_thresholds(*args) == told._replace(attributes=AttributeWeights())
 
