@@ -2,17 +2,17 @@
 
 Distances between the attributes of two images tell next to nothing that faces do not tell better. What
 helps is how far an image can be trusted. Nobody says which attributes tell that, so they are weighed by how
-they go with what is known of faces anyhow. One reading takes those that go with the similarity of an image
-to its nearest other in a sample, where that surely shows the same person (pose, sharpness and resolution, a
-detector's score, for real galleries); the other those that go with norms and have their long tail on the side
-of short ones, as scores of detectors have (and, there, the odds of being a teenager). Attributes that go with
-neither, or by chance only, have weight 0.
+they go with what is known of faces anyhow. One reading predicts the similarity of an image to its nearest
+other in a sample, by those images whose nearest surely shows the same person (from pose, sharpness and
+resolution, a detector's score, in real galleries); the other takes attributes that go with norms and have
+their long tail on the side of short ones, as scores of detectors have (and, there, the odds of being a
+teenager). Attributes that go with neither, or by chance only, have weight 0.
 
 Similarity to whatever is near misleads: where few images have others of their person in the sample, it tells
-who has many look-alikes, and that is a matter of gender and age. Weighed by the mean to the nearest ten, the
-reading of 2,400 poor images had a correlation of -0.04 to +0.01 with an image's cosine to the centre of its
-person's others, and of -0.3 in a gallery of one image a person. By images that are surely the same person's:
-0.40, and 0 to -0.03, for hardly any weight is left.
+who has many look-alikes, and that is a matter of gender and age. The mean to the nearest ten gave a reading
+that had, on 2,400 poor images, a correlation of -0.04 to +0.01 with an image's cosine to the centre of its
+person's others, and of -0.3 in a gallery of one image a person. By images that surely have another it is 0.40
+to 0.42 there, and next to no weight is left here.
 
 Chance is counted by images: an attribute that is the same in all images of a person, in a gallery of few
 people, may have weight without a meaning. It moved mean F by less than .001 where that was tried.
@@ -33,7 +33,8 @@ READINGS = 2
 QUALITIES = 1 + READINGS  # the norm, then the readings
 _SURE = 5.0  # standard deviations of random pairs above their mean
 _CHANCE = 2.0  # standard errors of a correlation that are taken for chance
-_LEAST = (0.01, 0.03)  # sums of weights that a reading needs: with one of these it counts by half
+_RIDGE = 0.2  # added to the variance of each attribute, 1
+_LEAST = 0.03  # sum of weights that what tells of failure needs: with this one it counts by half
 _LONGEST_TAIL = 2.0  # skewness that counts
 
 
@@ -56,8 +57,8 @@ def weigh_attributes(
     Shapes: grid vectors `(m, d)`, standardised attributes `(m, a)` with NaN where missing, norms of the raw
     embeddings `(m,)` and their scale. sure: the cosine from which on two images show one person
     (`sure_cosine`). Correlations are with ranks; what chance explains is taken off them, so an attribute that
-    few faces have gets a small weight, and one that fewer than 20 have none. The weights of a reading sum up
-    to less than 1, and are rounded, since correlations may differ in their last bit between machines.
+    few faces have gets a small weight, and one that fewer than 20 have none. Weights are rounded, since
+    correlations may differ in their last bit between machines.
     """
     known = ~np.isnan(attributes)
     if len(attributes) < TOO_FEW or not known.any():
@@ -65,19 +66,15 @@ def weigh_attributes(
     values = np.ascontiguousarray(np.where(known, attributes, 0.0), np.float64)
     nearest = _nearest(sample)
     is_sure = nearest >= sure
-    close = _goes_with(nearest[is_sure], values[is_sure], known[is_sure].sum(axis=0))
+    close = _regress(nearest[is_sure], values[is_sure], known[is_sure].sum(axis=0))
     by_norm = np.zeros(values.shape[1])
     if scale.spread:
         lengths = standardise_norms(norms, scale).astype(np.float64)  # an unknown one as the middle
         by_norm = _goes_with(lengths, values, known.sum(axis=0))
     tail = np.clip(-_skewness(values) * np.sign(by_norm), 0.0, _LONGEST_TAIL)
-    weights = close * np.abs(close), by_norm * tail
-    return AttributeWeights(
-        *(
-            tuple(np.round(own / (np.abs(own).sum() + least), 4).tolist())
-            for own, least in zip(weights, _LEAST, strict=True)
-        )
-    )
+    failed = by_norm * tail
+    failed /= np.abs(failed).sum() + _LEAST
+    return AttributeWeights(*(tuple(np.round(weights, 4).tolist()) for weights in (close, failed)))
 
 
 def read_attributes(attributes: NDArray[np.float32], weights: AttributeWeights) -> NDArray[np.float32]:
@@ -120,6 +117,24 @@ def _nearest(sample: NDArray[np.int16]) -> NDArray[np.float64]:
     np.fill_diagonal(cosines, -np.inf)
     nearest: NDArray[np.float64] = cosines.max(axis=1).astype(np.float64)
     return nearest
+
+
+def _regress(
+    told: NDArray[np.float64], values: NDArray[np.float64], counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Give the weights by which attributes `(m, a)` together go with the ranks of what is told.
+
+    Ridge regression, whose right-hand side are the correlations beyond chance, so attributes without one take
+    no part. What the weights give has the size of a correlation: near 0 where attributes tell little.
+    """
+    weights, beyond = np.zeros(values.shape[1]), _goes_with(told, values, counts)
+    kept = np.flatnonzero(beyond)
+    if len(kept):
+        spread = values[:, kept].std(axis=0)
+        scores = (values[:, kept] - values[:, kept].mean(axis=0)) / spread
+        among = scores.T @ scores / len(scores) + _RIDGE * np.eye(len(kept))
+        weights[kept] = np.linalg.solve(among, beyond[kept]) / spread
+    return weights
 
 
 def _goes_with(

@@ -41,7 +41,8 @@ class Recipe(NamedTuple):
     share: float = 1.0
     kept: float = 1.0  # share of the images to draw from
     images: tuple[int, int] | None = None  # upsample each to this many images, from .. to
-    least: int = 1  # images that an identity must have to be drawn
+    upsampled: int | None = None  # number of those who are; None: all
+    least: int = 1  # images that an identity must have to be drawn, or to be one of some that are upsampled
     noise: float = 0.0  # length of noise added to each image
     off_centre: float = 0.0  # length of a common direction added to each image
     attributes: str = "own"  # own, none, noise, shuffled, some
@@ -87,6 +88,7 @@ RECIPES = (
         norms="none",
     ),
     Recipe("blurred and alike", share=0.6, blurred=0.05),
+    Recipe("huge beside others", share=0.5, images=(200, 700), upsampled=5, least=8, blurred=0.05),
 )
 BLUR = (0.3, 0.65)  # weight of what blurred images have in common, from .. to
 POOREST = 0.1  # share of images, those of the shortest norms, that lend theirs to blurred ones
@@ -163,18 +165,22 @@ def _draw_rows(
     An upsampled image lies between two images of its person.
     """
     people, sizes = np.unique(labels, return_counts=True)
-    eligible = people[sizes >= min(recipe.least, sizes.max())]
+    is_large = sizes >= min(recipe.least, sizes.max())
+    eligible = people[is_large] if recipe.upsampled is None else people
     count = recipe.people or max(1, round(recipe.share * len(eligible)))
     chosen = generator.permutation(eligible)[:count]
     if recipe.images is None:
         rows = generator.permutation(np.flatnonzero(np.isin(labels, chosen)))
         return rows, np.ones(len(rows)), rows
+    grows = np.isin(chosen, people[is_large])
+    if recipe.upsampled is not None:
+        grows &= np.cumsum(grows) <= recipe.upsampled
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], chosen)
     own_rows, partners, weights = [], [], []
-    for person, start in zip(chosen, starts, strict=True):
+    for person, start, upsample in zip(chosen, starts, grows, strict=True):
         own = order[start : start + int((labels == person).sum())]
-        extra = max(0, int(generator.integers(*recipe.images)) - len(own))
+        extra = max(0, int(generator.integers(*recipe.images)) - len(own)) if upsample else 0
         own_rows += [own, generator.choice(own, extra)]
         partners += [own, generator.choice(own, extra)]
         weights += [np.ones(len(own)), generator.uniform(0.5, 0.9, extra)]

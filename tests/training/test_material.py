@@ -89,11 +89,17 @@ def test_compositions_hold_every_drawn_image_once_with_its_person(recipe):
     assert len(ids) == len(set(ids.tolist())) == sum(len(labels) for labels in drawn.labels)
     people, sizes = np.unique(np.concatenate(drawn.labels), return_counts=True)
     assert set(people.tolist()) <= set(gallery.labels.tolist())
-    of_each = np.unique(gallery.labels, return_counts=True)[1]
-    eligible = int((of_each >= min(recipe.least, of_each.max())).sum())
+    everybody, of_each = np.unique(gallery.labels, return_counts=True)
+    is_large = of_each >= min(recipe.least, of_each.max())
+    eligible = int(is_large.sum()) if recipe.upsampled is None else len(of_each)
     assert len(people) == min(recipe.people or round(recipe.share * eligible), eligible)
-    if recipe.images:
+    if recipe.images and recipe.upsampled is None:
         assert recipe.images[0] <= sizes.min() and sizes.max() < recipe.images[1]
+    if recipe.images and recipe.upsampled:
+        place = np.searchsorted(everybody, people)
+        grew = sizes != of_each[place]
+        assert grew.sum() == recipe.upsampled and is_large[place[grew]].all()
+        assert recipe.images[0] <= sizes[grew].min() and sizes.max() < recipe.images[1]
     width = {"none": 0, "some": 1}.get(recipe.attributes, 3)
     assert {group.attributes.shape[1] for group in drawn.groups} <= {width, 0}
     check_norms(gallery, drawn, recipe)
