@@ -67,6 +67,7 @@ KEPT = (0.4, 0.9)  # share of images that a further draw takes, from .. to
 RECIPES = (
     Recipe("as it is"),
     Recipe("as it is, no attributes", attributes="none"),
+    Recipe("as it is, no norms", norms="none"),
     Recipe("half of the people", share=0.5, k=20),
     Recipe("fifth of the people", share=0.2, attributes="none", norms="none"),
     Recipe("few and large", people=32, images=(60, 100), least=5, off_centre=0.25),
@@ -77,7 +78,7 @@ RECIPES = (
     Recipe("useless attributes", share=0.6, attributes="noise", norms="noise"),
     Recipe("large as they are", least=18),
     Recipe("few as they are", people=30, least=6),
-    Recipe("tenth of the people", share=0.1, norms="none"),
+    Recipe("tenth of the people", share=0.1),
     Recipe(
         "large and off centre",
         people=40,
