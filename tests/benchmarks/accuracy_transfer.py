@@ -7,8 +7,8 @@ Always fitted on one half of the people and scored on the other, both ways:
 
 - model: fitted on dev, scored on dev_512, and the reverse; the other half of the people, another embedding.
 - source: fitted without one source, scored on it.
-- large: the 40 largest people, as they are, and 32 drawn with 60 to 100 images each, off centre; ours with
-  20, 40 and 80 neighbours.
+- large: the 40 largest people, as they are; 32 drawn with 60 to 100 images each, off centre; and five drawn
+  with 1,000 each, beside all others. Ours with 20, 40 and 80 neighbours.
 - few: two to ten people of 8 to 20 images each, as they are; several draws of each.
 - album: one person with 15 to 90 % of the images, and others with few, as they are.
 - distractors: 1,000 faces among 10 and 50 times as many synthetic ones; scored on the 1,000.
@@ -35,9 +35,10 @@ from peers import PEERS
 from unlike_galleries import (
     DISTRACTOR,
     FEW_LARGE,
+    HUGE,
     draw_album,
     draw_few,
-    draw_few_large,
+    draw_large,
     hide,
     some_people,
 )
@@ -94,7 +95,8 @@ def few_large(halves: Halves) -> Iterator[Case]:
         largest = people[np.argsort(-sizes, kind="stable")[:LARGEST]]
         rows = np.isin(unseen.labels, largest)
         yield Case(f"{name}, {LARGEST} largest", known, unseen.take(rows), settings)
-        yield Case(f"{name}, {FEW_LARGE.name}", known, draw_few_large(unseen), settings)
+        for recipe in (FEW_LARGE, HUGE):
+            yield Case(f"{name}, {recipe.name}", known, draw_large(unseen, recipe), settings)
 
 
 def few_people(halves: Halves) -> Iterator[Case]:

@@ -13,16 +13,17 @@ from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.kernels.thresholds import random_pairs
 from faceclust_spark.training.galleries import Recipe, draw
 
-FEW_LARGE = Recipe("few, large", people=32, images=(60, 100), least=5, off_centre=0.25)
+FEW_LARGE = Recipe("32 drawn", people=32, images=(60, 100), least=5, off_centre=0.25)
+HUGE = Recipe("5 of 1,000 beside all", images=(950, 1_050), upsampled=5, least=10)
 OTHERS = 4  # times that each other person of an album has fewer images, at least
 PAIRED = 2_000  # faces, of whose pairs the spread of cosines is taken
 DISTRACTOR = "distractor"  # the source of a face that is not scored
 SEED = 2_024  # of what is drawn
 
 
-def draw_few_large(faces: Faces) -> Faces:
-    """Draw few people with many images each from faces, as the training's recipes do."""
-    drawn = draw(faces.labelled(), FEW_LARGE, Config(), np.random.default_rng(SEED))
+def draw_large(faces: Faces, recipe: Recipe) -> Faces:
+    """Draw people with many images each from faces, as the training's recipes do."""
+    drawn = draw(faces.labelled(), recipe, Config(), np.random.default_rng(SEED))
     vectors = np.concatenate([group.vectors for group in drawn.groups])
     attributes = np.concatenate([group.attributes for group in drawn.groups])
     labels = np.concatenate(drawn.labels).astype(object)

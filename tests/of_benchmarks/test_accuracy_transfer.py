@@ -118,13 +118,22 @@ def test_whole_people_are_drawn_until_there_are_enough(halves):
 
 
 def test_few_large_people_keep_their_likeness(halves):
-    drawn = unlike.draw_few_large(halves.unseen["dev"])
+    drawn = unlike.draw_large(halves.unseen["dev"], unlike.FEW_LARGE)
     people, sizes = np.unique(drawn.labels, return_counts=True)
     assert len(people) <= 32 and sizes.min() >= 5 and np.median(sizes) >= 60
     vectors = drawn.vectors()
     same = drawn.labels[:, None] == drawn.labels
     cosines = vectors @ vectors.T
     assert cosines[same].mean() > cosines[~same].mean() + 0.2
+
+
+def test_huge_people_are_drawn_beside_all_others(halves):
+    faces = halves.unseen["dev"]
+    drawn = unlike.draw_large(faces, unlike.HUGE)
+    before, after = (np.sort(np.unique(one.labels, return_counts=True)[1]) for one in (faces, drawn))
+    grown = min(5, int((before >= 10).sum()))
+    assert len(before) == len(after) and grown > 0
+    assert (after[-grown:] >= 950).all() and (after[:-grown] <= before.max()).all()
 
 
 def test_distractors_are_as_long_as_the_faces_that_they_hide(halves):
