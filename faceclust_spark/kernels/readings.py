@@ -33,7 +33,7 @@ READINGS = 2
 QUALITIES = 1 + READINGS  # the norm, then the readings
 _SURE = 5.0  # standard deviations of random pairs above their mean
 _CHANCE = 2.0  # standard errors of a correlation that are taken for chance
-_RIDGE = 0.2  # added to the variance of each attribute, 1
+_RIDGE = 0.2  # added to the variance of each attribute, which is about 1
 _LEAST = 0.03  # sum of weights that what tells of failure needs: with this one it counts by half
 _LONGEST_TAIL = 2.0  # skewness that counts
 
@@ -124,16 +124,15 @@ def _regress(
 ) -> NDArray[np.float64]:
     """Give the weights by which attributes `(m, a)` together go with the ranks of what is told.
 
-    Ridge regression, whose right-hand side are the correlations beyond chance, so attributes without one take
-    no part. What the weights give has the size of a correlation: near 0 where attributes tell little.
+    Ridge regression, whose right-hand side is made of the correlations beyond chance, so attributes without
+    one take no part. What weights give has the size of a correlation: near 0 where attributes tell little.
     """
     weights, beyond = np.zeros(values.shape[1]), _goes_with(told, values, counts)
     kept = np.flatnonzero(beyond)
     if len(kept):
-        spread = values[:, kept].std(axis=0)
-        scores = (values[:, kept] - values[:, kept].mean(axis=0)) / spread
-        among = scores.T @ scores / len(scores) + _RIDGE * np.eye(len(kept))
-        weights[kept] = np.linalg.solve(among, beyond[kept]) / spread
+        centred = values[:, kept] - values[:, kept].mean(axis=0)
+        among = centred.T @ centred / len(centred) + _RIDGE * np.eye(len(kept))
+        weights[kept] = np.linalg.solve(among, beyond[kept] * centred.std(axis=0))
     return weights
 
 

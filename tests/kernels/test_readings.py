@@ -62,11 +62,10 @@ def reference(gallery):
     failure = beyond[1] * np.clip(tails, 0.0, 2.0)
     closeness, kept = np.zeros(attributes.shape[1]), beyond[0] != 0
     own = attributes[sure][:, kept].astype(np.float64)
-    # With targets X (X'X)^-1 n b the regression's right-hand side X'y / n is b, what is beyond chance.
-    scores = (own - own.mean(axis=0)) / own.std(axis=0)
-    targets = scores @ np.linalg.inv(scores.T @ scores) @ beyond[0][kept] * len(own)
-    fitted = Ridge(alpha=0.2 * len(own), fit_intercept=False).fit(scores, targets)
-    closeness[kept] = fitted.coef_ / own.std(axis=0)
+    centred = own - own.mean(axis=0)
+    # With targets y = X (X'X)^-1 n b the regression's right-hand side X'y / n is b, what is beyond chance.
+    targets = centred @ np.linalg.inv(centred.T @ centred) @ (beyond[0][kept] * own.std(axis=0)) * len(own)
+    closeness[kept] = Ridge(alpha=0.2 * len(own), fit_intercept=False).fit(centred, targets).coef_
     return closeness, failure / (np.abs(failure).sum() + 0.03)
 
 
@@ -85,6 +84,16 @@ def test_what_goes_with_closeness_and_what_fails_are_found_among_others(gallery)
     assert closeness[0] > 0.5 and abs(closeness[1:]).max() < 0.1
     assert failure[1] > 0.8 and abs(np.delete(failure, 1)).max() < 0.1
     assert abs(failure).sum() < 1.0
+
+
+def test_an_attribute_that_one_face_made_the_same_for_all_others_counts_next_to_nothing(gallery):
+    """As where one estimate of a pose has gone wrong: among those that surely have another it is the same."""
+    vectors, attributes, norms = gallery
+    squashed = 1e-4 * attributes[:, :1]
+    squashed[int(np.argmin(cosine_matrix(vectors, vectors).mean(axis=1)))] = 6.0
+    weights = weigh((vectors, np.column_stack([attributes, squashed]), norms))
+    assert abs(weights.closeness[-1]) < 0.01
+    np.testing.assert_allclose(weights.closeness[:-1], weigh(gallery).closeness, atol=0.01)
 
 
 def test_attributes_that_tell_the_same_count_once(gallery):
