@@ -7,9 +7,16 @@ VENV := .venv
 TESTERS ?= 3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# uv unpacks 5 GB in a third of pip's time; where it cannot reach an index that pip is set up for, pip does it.
-PIP := $(BIN)/python -m pip
-OPTIONS := --quiet --constraint constraints.txt
+# uv unpacks 5 GB in a third of pip's time, but does not read pip's settings: where pip has an index of its own, or uv
+# cannot do it, pip installs.
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
+OWN_INDEX = test -n "$$PIP_INDEX_URL" || $(PIP) config get global.index-url >/dev/null 2>&1
+install-into = { ! { $(OWN_INDEX); } && $(PIP) install --constraint constraints.txt uv && \
+	$(UV) --constraint constraints.txt --editable '.[$(1)]'; } || \
+	{ echo "Installing by pip ..."; $(PIP) install --constraint constraints.txt --editable '.[$(1)]'; }
+
+comma := ,
 
 .PHONY: demo test lint format install bench accuracy clean
 
@@ -35,8 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found %d.%d: set PYTHON=..." % sys.version_info[:2])'
 	@echo "Installing into $(VENV) (about 5 GB; a few minutes on a slow network) ..."
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install $(OPTIONS) --disable-pip-version-check uv
-	@$(BIN)/uv pip install $(OPTIONS) --python $(BIN)/python --editable '.[dev]' || $(PIP) install $(OPTIONS) --editable '.[dev]'
+	@$(call install-into,dev)
 	@$(BIN)/python -m faceclust_spark.prepare
 	@touch $@
 
@@ -50,7 +56,7 @@ bench: bench-all
 accuracy: bench-accuracy
 
 $(VENV)/.bench: $(INSTALLED)
-	@$(BIN)/uv pip install $(OPTIONS) --python $(BIN)/python --editable '.[dev,bench]' || $(PIP) install $(OPTIONS) --editable '.[dev,bench]'
+	@$(call install-into,dev$(comma)bench)
 	@touch $@
 
 clean:

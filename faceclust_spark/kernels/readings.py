@@ -14,8 +14,12 @@ that had, on 2,400 poor images, a correlation of -0.04 to +0.01 with an image's 
 person's others, and of -0.3 in a gallery of one image a person. By images that surely have another it is 0.40
 to 0.42 there, and next to no weight is left here.
 
-Chance is counted by images: an attribute that is the same in all images of a person, in a gallery of few
-people, may have weight without a meaning. It moved mean F by less than .001 where that was tried.
+It takes images that have another of their person in the sample. Of 2,000 drawn from a gallery these are few
+where it is large and people have few images: from about a million of 5 images a person on none has weight.
+
+Chance is counted by images, although two that are each other's nearest tell the same, and images of a person
+may have the same attribute. One that means nothing but tells people apart has some weight in one of four to
+seven galleries; forty such attributes gave a reading with a standard deviation of .05 to .08.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ READINGS = 2
 QUALITIES = 1 + READINGS  # the norm, then the readings
 _SURE = 5.0  # standard deviations of random pairs above their mean
 _CHANCE = 2.0  # standard errors of a correlation that are taken for chance
-_RIDGE = 0.2  # added to the variance of each attribute, which is about 1
+_RIDGE = 0.2  # added to the variance of each attribute, which is 1 in the gallery
 _LEAST = 0.03  # sum of weights that what tells of failure needs: with this one it counts by half
 _LONGEST_TAIL = 2.0  # skewness that counts
 
@@ -41,7 +45,7 @@ _LONGEST_TAIL = 2.0  # skewness that counts
 class AttributeWeights(NamedTuple):
     """The weights of a gallery's attributes in each reading, one for each; empty: nothing is read."""
 
-    closeness: tuple[float, ...] = ()
+    closeness: tuple[float, ...] = ()  # to the nearest, where that surely shows the same person
     failure: tuple[float, ...] = ()
 
 

