@@ -4,10 +4,9 @@
     FACECLUST_DATA=FOLDER python tests/benchmarks/train_shipped.py --name lfw_synthetic
 
 `default` learns from all people of the real sets (the network from nine tenths of them), about ten minutes on
-one free core; `lfw_synthetic` from
-those images of LFW among them, and from synthetic galleries. They are written into the package, or into the
-folder --model. What a shipped model reaches on people that it has not seen is told from models of one half
-of them: --half A (make accuracy).
+one free core; `lfw_synthetic` from those images of LFW among them, and from synthetic galleries. They are
+written into the package, or into the folder --model. What a shipped model reaches on people that it has not
+seen is told from models of one half of them: --half A (make accuracy).
 
 Two synthetic galleries of 4,000 faces beside the real ones did not pay: 0.004 more on other synthetic
 galleries, 0.002 less on held-out people of half A, and a collapse to 0.77 on one of 900 faces.
