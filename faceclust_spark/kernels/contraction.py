@@ -6,8 +6,6 @@ from heapq import heapify, heappop, heappush
 
 import numba
 import numpy as np
-from numba import types
-from numba.typed import Dict
 from numpy.typing import NDArray
 
 from faceclust_spark.kernels.forest import component_keys
@@ -77,23 +75,23 @@ def _contract_large(
 def _contract_lists(count, one, other, sums):  # type: ignore[no-untyped-def]
     """Contract links of distinct pairs; overwrites them. A link of sum 0 is none.
 
-    Each cluster has a list of its links. Of two that merge the shorter list is walked, so that a link is
-    moved log(links) times or so; a whole list is gone through where the smallest row of its cluster changes,
-    which is rare, for rows stand by hashes. An entry of the heap holds while its link has this sum and these
-    names.
+    Each cluster has a list of its links. Of two that merge the shorter list is walked, while the links of the
+    longer one lie spread over all clusters; they stay so as long as this one goes on to grow. A whole list is
+    also gone through where the smallest row of its cluster changes, which is rare, for rows stand by hashes.
+    An entry of the heap holds while its link has this sum and these names.
     """
     links, name, into = (one, other, sums), np.arange(count), np.arange(count)  # named by the smallest row
-    place = Dict.empty(types.int64, types.int64)  # of the link of two clusters
     lists = np.full(2 * len(sums), -1), np.full(count, -1), np.zeros(count, np.int64)
+    spread = np.empty(count, np.int64), np.full(count, -1)  # the link to each, if up to date
     heap = [(np.int64(0), np.int64(0), np.int64(0), np.int64(0)) for _ in range(0)]
     for at in range(len(sums)):
-        place[one[at] * count + other[at]] = at
         _put_first(2 * at, one[at], lists)
         _put_first(2 * at + 1, other[at], lists)
         if sums[at] > 0:
             heap.append((-sums[at], one[at], other[at], np.int64(at)))
     heapify(heap)
-    while heap:
+    left, growing, date = count, -1, 0
+    while heap and left > 1:
         cost, low, high, link = heappop(heap)
         a, b = one[link], other[link]
         names = min(name[a], name[b]), max(name[a], name[b])
@@ -103,7 +101,11 @@ def _contract_lists(count, one, other, sums):  # type: ignore[no-untyped-def]
             a, b = b, a
         renamed = name[b] < name[a]
         into[b], name[a], sums[link] = a, low, 0
-        _move_links(a, b, links, place, lists, heap, name)
+        left -= 1
+        if a != growing:
+            growing, date = a, left
+            _spread_links(a, links, lists, spread, date)
+        _move_links(a, b, links, lists, heap, name, spread, date)
         if renamed:
             end = lists[1][a]
             while end >= 0:
@@ -116,24 +118,37 @@ def _contract_lists(count, one, other, sums):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _move_links(a, b, links, place, lists, heap, name):  # type: ignore[no-untyped-def]
-    """Make the links of b those of a, added to what a has to the same clusters."""
+def _spread_links(a, links, lists, spread, date):  # type: ignore[no-untyped-def]
+    """Tell of each cluster that a has a link to which one it is; links that are none leave the list."""
     one, other, sums = links
-    count = len(name)
+    following, head, length = lists
+    end, head[a], length[a] = head[a], -1, 0
+    while end >= 0:
+        then, link = following[end], end // 2
+        if sums[link] != 0:
+            x = other[link] if one[link] == a else one[link]
+            spread[0][x], spread[1][x] = link, date
+            _put_first(end, a, lists)
+        end = then
+
+
+@numba.njit(cache=True, nogil=True)
+def _move_links(a, b, links, lists, heap, name, spread, date):  # type: ignore[no-untyped-def]
+    """Make the links of b those of a, whose own lie spread, added to what a has to the same clusters."""
+    one, other, sums = links
     end = lists[1][b]
     while end >= 0:
         then, link = lists[0][end], end // 2
         if sums[link] != 0:
             x = other[link] if one[link] == b else one[link]
-            del place[min(b, x) * count + max(b, x)]  # so that there are no more than links
-            pair = min(a, x) * count + max(a, x)
-            if pair in place:
-                kept = place[pair]
+            if spread[1][x] == date:
+                kept = spread[0][x]
                 sums[kept] += sums[link]
                 sums[link] = 0
             else:
-                kept = place[pair] = link
+                kept = link
                 one[link], other[link] = a, x
+                spread[0][x], spread[1][x] = link, date
                 _put_first(end, a, lists)
             _push(kept, links, heap, name)
         end = then
