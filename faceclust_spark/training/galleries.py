@@ -48,6 +48,7 @@ class Recipe(NamedTuple):
     attributes: str = "own"  # own, none, noise, shuffled, some
     norms: str = "own"  # own, none, noise
     blurred: float = 0.0  # share of images that are blurred until they look alike
+    alike: bool = False  # these all by nearly the same weight, as an image is that shows next to nothing
     k: int = 40
 
 
@@ -64,6 +65,7 @@ class Composition(NamedTuple):
 
 
 KEPT = (0.4, 0.9)  # share of images that a further draw takes, from .. to
+UNSHARP = (0.2, 0.6)  # length of the noise of draws that are less sharp, from .. to
 RECIPES = (
     Recipe("as it is"),
     Recipe("as it is, no attributes", attributes="none"),
@@ -89,9 +91,11 @@ RECIPES = (
         norms="none",
     ),
     Recipe("blurred and alike", share=0.6, blurred=0.05),
-    Recipe("huge beside others", share=0.5, images=(200, 700), upsampled=5, least=8, blurred=0.05),
+    Recipe("huge beside others", share=0.5, images=(200, 1_000), upsampled=5, least=8, blurred=0.05),
+    Recipe("many alike", share=0.6, blurred=0.15, alike=True),
 )
 BLUR = (0.3, 0.65)  # weight of what blurred images have in common, from .. to
+ALIKE, JITTER = (0.4, 0.58), 0.04  # the same weight for all, from .. to, and what it varies by
 POOREST = 0.1  # share of images, those of the shortest norms, that lend theirs to blurred ones
 
 
@@ -110,7 +114,7 @@ def draw(
     attributes = _vary_attributes(attributes, recipe.attributes, generator)
     norms = _vary_norms(gallery.norms[rows], recipe.norms, generator)
     if recipe.blurred:
-        vectors, norms, attributes = _blur(vectors, norms, attributes, recipe.blurred, generator)
+        vectors, norms, attributes = _blur(vectors, norms, attributes, recipe, generator)
     face_ids = np.sort(generator.choice(2**62, len(rows), replace=False))
     settings = config.model_copy(update={"neighbours": config.neighbours.model_copy(update={"k": recipe.k})})
     grid = quantise(normalise(vectors))
@@ -123,16 +127,25 @@ def draw(
 
 
 def redraw(recipe: Recipe, draws: int, generator: np.random.Generator) -> list[Recipe]:
-    """Give a recipe, and variants of it that take a random part of the images only.
+    """Give a recipe, and variants of it that take a random part of the images only, every second less sharp.
 
     A network sees the relations of an image differently where other images are missing. With three draws of
     each composition in place of one, mean F on other people rose by 0.002 to 0.004.
     """
     variants = [recipe]
-    for _ in range(draws - 1):
+    for number in range(draws - 1):
         kept = float(generator.uniform(*KEPT))
-        variants.append(recipe._replace(kept=kept, least=max(1, int(recipe.least * 0.6))))
+        variant = recipe._replace(kept=kept, least=max(1, int(recipe.least * 0.6)))
+        variants.append(unsharpen(variant, generator) if number % 2 else variant)
     return variants
+
+
+def unsharpen(recipe: Recipe, generator: np.random.Generator) -> Recipe:
+    """Give a recipe with noise of a random length at least.
+
+    Of a source that was not learned from, images may resemble each other less than any that were.
+    """
+    return recipe._replace(noise=max(recipe.noise, float(generator.uniform(*UNSHARP))))
 
 
 def split_identities(
@@ -198,7 +211,7 @@ def _blur(
     vectors: NDArray[np.float64],
     norms: NDArray[np.float32],
     attributes: NDArray[np.float32],
-    share: float,
+    recipe: Recipe,
     generator: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
     """Move a share of the images towards one direction, and give them norms and attributes of poor ones.
@@ -206,11 +219,13 @@ def _blur(
     Faces of many people that are alike for want of detail are what a model takes for one person, surely,
     where it has met none in training. Where norms are unknown nobody knows the poor ones: then of any.
     """
-    rows = generator.permutation(len(vectors))[: round(share * len(vectors))]
+    rows = generator.permutation(len(vectors))[: round(recipe.blurred * len(vectors))]
     if not len(rows):
         return vectors, norms, attributes
     vectors, norms, attributes = normalise(vectors), norms.copy(), attributes.copy()
     weights = generator.uniform(*BLUR, (len(rows), 1))
+    if recipe.alike:
+        weights = generator.uniform(*ALIKE) + generator.uniform(-JITTER, JITTER, (len(rows), 1))
     common = _directions((1, vectors.shape[1]), generator)
     vectors[rows] = (1 - weights) * vectors[rows] + weights * common
     poorest = np.argsort(norms, kind="stable")[: max(1, round(POOREST * len(norms)))]

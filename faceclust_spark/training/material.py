@@ -20,6 +20,7 @@ from faceclust_spark.training.galleries import (
     redraw,
     split_identities,
     take,
+    unsharpen,
 )
 
 
@@ -66,7 +67,8 @@ def draw_material(
             continue
         in_first = split_identities(gallery.labels, 0.5, generator)
         first = np.unique(gallery.labels[in_first])
-        whole += [Whole(draw(gallery, recipe, config, generator), first) for recipe in own]
+        for some in (iter(own), (unsharpen(recipe, generator) for recipe in own)):
+            whole += [Whole(draw(gallery, recipe, config, generator), first) for recipe in some]
         halves[0].extend(several(take(gallery, in_first)))
         halves[1].extend(several(take(gallery, ~in_first)))
     examples = draw_all(learned, config, generator)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from labelled_people import make_gallery, settings
+from labelled_people import SMALL, make_gallery, settings
 
 from faceclust_spark.kernels.assignment import MEMBER
 from faceclust_spark.kernels.attributes import attribute_statistics
@@ -15,6 +15,7 @@ from faceclust_spark.training.examples import confidence_targets, pair_targets
 from faceclust_spark.training.galleries import (
     KEPT,
     RECIPES,
+    UNSHARP,
     Recipe,
     _blur,
     draw,
@@ -22,6 +23,7 @@ from faceclust_spark.training.galleries import (
     split_identities,
     take,
 )
+from faceclust_spark.training.material import draw_material
 
 
 def test_targets_of_pairs_by_hand():
@@ -117,12 +119,28 @@ def test_further_draws_of_a_composition_take_a_part_of_the_images():
     first, *others = redraw(recipe, 5, generator)
     assert first == recipe and len(others) == 4
     assert all(KEPT[0] <= one.kept <= KEPT[1] and one.least == 6 for one in others)
+    assert [one.noise > 0 for one in others] == [False, True, False, True]
+    assert all(UNSHARP[0] <= one.noise <= UNSHARP[1] for one in others[1::2])
+    noisier = redraw(Recipe("noisy", noise=0.9), 3, generator)
+    assert [one.noise for one in noisier] == [0.9] * 3
     gallery = make_gallery(people=100)
     for one in redraw(Recipe("as it is"), 3, generator):
         faces = len(draw(gallery, one, settings(), generator).gallery.face_ids)
         assert faces == pytest.approx(one.kept * len(gallery.labels), rel=0.15)
     tiny = make_gallery(people=1, images=(2, 3))
     assert len(draw(tiny, Recipe("as it is", kept=1e-9), settings(), generator).gallery.face_ids) == 2
+
+
+def test_what_stands_beside_the_network_learns_from_sharp_images_and_from_less_sharp_ones():
+    material = draw_material([make_gallery(people=60)], settings(), SMALL, np.random.default_rng(0))
+    assert [whole.composition.name for whole in material.whole] == [recipe.name for recipe in SMALL] * 2
+    nearest = []
+    for whole in material.whole:
+        vectors = normalise(whole.composition.gallery.vectors.astype(np.float64))
+        cosines = vectors @ vectors.T
+        np.fill_diagonal(cosines, -1)
+        nearest.append(np.median(cosines.max(axis=1)))
+    assert nearest[2] < nearest[0] - 0.01 and nearest[3] < nearest[1] - 0.01
 
 
 def test_blurred_images_look_alike_and_have_norms_and_attributes_of_the_poorest():
@@ -163,7 +181,8 @@ def test_blurred_images_keep_a_part_of_their_own_face(known):
     norms = gallery.norms if known else np.full(len(gallery.norms), np.nan, np.float32)
     before = gallery.vectors.astype(np.float64)
     none = gallery.attributes[:, :0]
-    vectors, lent, attributes = _blur(before, norms, none, 0.2, np.random.default_rng(1))
+    recipe = Recipe("alike", blurred=0.2)
+    vectors, lent, attributes = _blur(before, norms, none, recipe, np.random.default_rng(1))
     cosines = (normalise(vectors) * before).sum(axis=1)
     moved = cosines < 0.999
     assert moved.sum() == round(0.2 * len(before))
@@ -172,6 +191,22 @@ def test_blurred_images_keep_a_part_of_their_own_face(known):
     assert abs(np.quantile(cosines[moved], 0.95) - 0.92) < 0.1
     assert attributes.shape == none.shape and np.isnan(lent).all() != known
     np.testing.assert_array_equal(before, gallery.vectors.astype(np.float64))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_images_that_are_alike_are_all_moved_as_far_and_look_like_one_person(seed):
+    gallery = make_gallery(people=200)
+    before = gallery.vectors.astype(np.float64)
+    recipe = Recipe("alike", blurred=0.2, alike=True)
+    moved, *_ = _blur(before, gallery.norms, gallery.attributes, recipe, np.random.default_rng(seed))
+    moved = normalise(moved)
+    rows = (moved * before).sum(axis=1) < 0.999
+    _, first = np.unique(gallery.labels[rows], return_index=True)  # one image a person
+    cosines = (moved[rows][first] @ moved[rows][first].T)[np.triu_indices(len(first), 1)]
+    # By a weight w all the way, and directions at right angles: w^2 / (w^2 + (1 - w)^2), .31 to .66.
+    assert 0.25 < np.median(cosines) < 0.72
+    assert cosines.std() < 1.6 * before.shape[1] ** -0.5
+    assert rows.sum() == round(0.2 * len(before))
 
 
 def test_a_gallery_too_small_for_blurred_images_has_none():
