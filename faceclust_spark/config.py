@@ -197,7 +197,7 @@ class TrainConfig(Section):
     steps: Positive = 1_500  # of the optimiser, at most
     half_steps: Positive = 600  # of each of two networks, whose clusters teach to join clusters
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3  # the highest of its schedule
-    draws: Positive = 3  # of each composition: the first of all images, the others of a random part
+    draws: Positive = 3  # of each composition: of all images, of a random part, of one with noise, ...
     max_faces: Positive = 200_000  # of a gallery, in whole identities: the driver holds them all
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of identities
     validate_every: Positive = 150  # steps

@@ -44,8 +44,8 @@ def submit(line, cwd, *further):
 def submitted(tmp_path_factory):
     """A folder that three jobs have worked in, one after the other on one core, and what they printed.
 
-    The run is by Spark's tasks, however small the gallery. With the settings that divide its work most, too,
-    jobs run in test_cluster, and one session in test_equality.
+    The run is by Spark's tasks, however small the gallery. test_cluster and test_equality also take the
+    settings that divide the work most.
     """
     folder = tmp_path_factory.mktemp("jobs")
     other = README_LINE.partition("jobs/")[0]
