@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -67,8 +68,8 @@ def draw_material(
             continue
         in_first = split_identities(gallery.labels, 0.5, generator)
         first = np.unique(gallery.labels[in_first])
-        for some in (iter(own), (unsharpen(recipe, generator) for recipe in own)):
-            whole += [Whole(draw(gallery, recipe, config, generator), first) for recipe in some]
+        for recipe in chain(own, (unsharpen(recipe, generator) for recipe in own)):
+            whole.append(Whole(draw(gallery, recipe, config, generator), first))
         halves[0].extend(several(take(gallery, in_first)))
         halves[1].extend(several(take(gallery, ~in_first)))
     examples = draw_all(learned, config, generator)

@@ -6,7 +6,7 @@
 Each network learns from the same compositions of one half of the people of both real sets, with one part
 taken away, and the other half is clustered by it. The joiner and the calibration are those of the whole
 model, learned once, so that a difference after rounds is the network's as well. About four minutes a
-variant on one free core, and five before the first. The last line on stdout is one JSON object: a row for
+variant on one free core, and ten before the first. The last line on stdout is one JSON object: a row for
 each variant, set and seed in `results`.
 """
 
