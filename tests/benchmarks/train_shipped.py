@@ -3,8 +3,8 @@
     FACECLUST_DATA=FOLDER python tests/benchmarks/train_shipped.py --name default
     FACECLUST_DATA=FOLDER python tests/benchmarks/train_shipped.py --name lfw_synthetic
 
-`default` learns from all people of the real sets (the network from nine tenths of them), a quarter of an hour on
-one free core; `lfw_synthetic` from those images of LFW among them, and from synthetic galleries. They are
+`default` learns from all people of the real sets (the network from nine tenths of them), a quarter of an hour
+on one free core; `lfw_synthetic` from those images of LFW among them, and from synthetic galleries. They are
 written into the package, or into the folder --model. What a shipped model reaches on people that it has not
 seen is told from models of one half of them: --half A (make accuracy).
 
