@@ -8,10 +8,10 @@ import sys
 import pytest
 from commands import ROOT, process
 from deltalake import DeltaTable
-from divided import BY_TASKS
+from divided import BY_TASKS, DIVIDED
 
 import faceclust_spark
-from faceclust_spark.config import SynthConfig
+from faceclust_spark.config import SynthConfig, load_config
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.session_settings import local_settings
 
@@ -44,14 +44,14 @@ def submit(line, cwd, *further):
 def submitted(tmp_path_factory):
     """A folder that three jobs have worked in, one after the other on one core, and what they printed.
 
-    The run is by Spark's tasks, however small the gallery. test_cluster and test_equality also take the
-    settings that divide the work most.
+    The run is by Spark's tasks, however small the gallery, with the settings that divide its work most.
     """
     folder = tmp_path_factory.mktemp("jobs")
     other = README_LINE.partition("jobs/")[0]
+    settings = [part for setting in (*DIVIDED, BY_TASKS) for part in ("--set", setting)]
     answers = (
         submit(f"{other} jobs/synth.py --output gallery.parquet --faces {FACES} --seed 1", folder),
-        submit(README_LINE, folder, "--set", BY_TASKS),
+        submit(README_LINE, folder, *settings),
         submit(f"{other} jobs/evaluate.py --tables out --slice identity_size", folder),
     )
     return folder, answers
@@ -74,6 +74,7 @@ def test_one_core_and_one_process_agree(submitted):
     found = faceclust_spark.cluster(
         drawn.embeddings,
         drawn.attributes,
+        load_config(None, DIVIDED),
         image_ids=drawn.image_ids,
         photo_ids=drawn.photo_ids,
     )
