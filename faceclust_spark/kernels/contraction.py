@@ -79,8 +79,7 @@ def _contract_lists(count, one, other, sums):  # type: ignore[no-untyped-def]
     longer one lie spread over all clusters; they stay so as long as this one goes on to grow. Two that grow
     by turns are spread anew each time: two stars of 20,000 leaves take a second, people next to nothing. A
     whole list is also gone through where the smallest row of its cluster changes, which is rare, for rows
-    stand by hashes.
-    An entry of the heap holds while its link has this sum and these names.
+    stand by hashes. An entry of the heap holds while its link has this sum and these names.
     """
     links, name, into = (one, other, sums), np.arange(count), np.arange(count)  # named by the smallest row
     lists = np.full(2 * len(sums), -1), np.full(count, -1), np.zeros(count, np.int64)
