@@ -20,6 +20,7 @@ _PRODUCTS = 1 << 26  # at once at most, 256 MB: fewer rows of the largest groups
 # In groups of these sizes each pair is multiplied once for both of its images, which hold what reaches their
 # bounds: 6 KB an image, so that larger groups are done by rows.
 LARGE, LARGEST = 4_096, 1 << 17
+_LANES = 16  # values that are compared at once
 _SAMPLED, _RANK, _HELD = 16, 32, 768  # every 16th member tells a bound that some 512 members reach
 
 
@@ -162,20 +163,23 @@ def _hold(dots, step, first, second, bounds, held, values, counts):  # type: ign
     """
     width = dots.shape[1]
     least = bounds[second : second + width].copy()
-    near = np.empty(width, np.int32)
+    near = np.empty(width + 1, np.int32)
     for i in range(len(dots)):
         one = first + i
         own, row = bounds[one], dots[i]
-        count, below = 0, one + 1 - second
-        for low in range(max(0, below // 16 * 16), width, 16):
-            high = min(low + 16, width)
-            hits = 0
-            for j in range(low, high):
-                hits += row[j] * step >= min(own, least[j])
+        count, below = np.uint64(0), one + 1 - second
+        for low in range(max(0, below // _LANES * _LANES), width, _LANES):
+            high = min(low + _LANES, width)
+            hits = high - low < _LANES
+            if not hits:
+                for lane in range(_LANES):  # a number known when compiled: one instruction does it
+                    value = row[low + lane] * step
+                    hits |= (value >= own) | (value >= least[low + lane])
             if hits:
                 for j in range(low, high):  # without a branch: each is written, and few are kept
+                    value = row[j] * step
                     near[count] = j
-                    count += (row[j] * step >= min(own, least[j])) & (j >= below)
+                    count += np.uint64(((value >= own) | (value >= least[j])) & (j >= below))
         mine = counts[one]
         for k in range(count):
             j = near[k]

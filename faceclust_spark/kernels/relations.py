@@ -21,6 +21,7 @@ TOPS = (1, 5, 10, 20, 40)
 TEMPERATURES = (0.08, 0.2)  # of second-order similarity
 NODE_INPUTS = len(TOPS) + len(LEVELS) + QUALITIES + 1
 PAIR_INPUTS = 21 + 2 * QUALITIES
+RANK = 3  # place of a link's rank, behind its weights at both temperatures and its s
 
 
 def node_inputs(nearest: NearestMembers, size: int, qualities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -147,21 +148,24 @@ def _fill_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  
     """
     n, width = rows.shape
     weights, norms = link_vectors(sims)
+    links = _side_by_side(weights, sims, ranks)
     above = count_strong(sims)
     logs = np.array([np.log(max(k, 1)) for k in range(width + 2)]).astype(np.float32)
-    spread = np.zeros((n, 3), np.float32)  # both weights and s of the first image's list
-    spread[:, 2] = -np.inf
-    place = np.full(n, width + 1, np.int32)
+    spread = np.zeros((n, 4), np.float32)  # links of the first image by row
+    spread[:, 2], spread[:, RANK] = -np.inf, width + 1
+    inside = np.zeros(n, np.uint8)  # 1 for the first image and those that it lists
+    common = np.arange(width).astype(np.uint32)  # unsigned: no look whether an index counts from the end
     before = -1
     for p in range(len(first)):
         i, j, s = first[p], second[p], similarity[p]
         if i != before:
             if before >= 0:
-                _clear(before, rows, spread, place)
-            _spread(i, rows, ranks, sims, weights, spread, place)
+                _clear(before, rows, spread, inside)
+            _spread(i, rows, links, spread, inside)
             before = i
-        dot0, dot1, both3, both4, third, theirs = _overlap(i, j, rows, ranks, sims, weights, spread)
-        mine = place[j]
+        shared = _list_common(rows[j], inside, common)
+        dot0, dot1, both3, both4, third, theirs = _overlap(i, j, common[:shared], rows, links, spread)
+        mine = int(spread[j, RANK])
         mutual = (mine <= width) + (theirs <= width)  # the two themselves do not count
         one3 = above[i, 0] + above[j, 0] - mutual * (s >= np.float32(0.35)) - both3
         one4 = above[i, 1] + above[j, 1] - mutual * (s >= np.float32(0.5)) - both4
@@ -177,40 +181,68 @@ def _fill_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  
 
 
 @numba.njit(cache=True, nogil=True)
-def _spread(i, rows, ranks, sims, weights, spread, place):  # type: ignore[no-untyped-def]
+def _side_by_side(weights, sims, ranks):  # type: ignore[no-untyped-def]
+    """Give both weights, s and rank from 1 of each link, `(n, t, 4)`: a link is one look into the memory."""
+    n, width = sims.shape
+    links = np.empty((n, width, 4), np.float32)
+    for i in range(n):
+        for k in range(width):
+            links[i, k, 0], links[i, k, 1] = weights[0, i, k], weights[1, i, k]
+            links[i, k, 2], links[i, k, RANK] = sims[i, k], ranks[i, k] + 1
+    return links
+
+
+@numba.njit(cache=True, nogil=True)
+def _spread(i, rows, links, spread, inside):  # type: ignore[no-untyped-def]
     spread[i, 0] = spread[i, 1] = np.float32(1.0)  # an image is its own nearest
+    inside[i] = 1
     for a in range(rows.shape[1]):
         x = rows[i, a]
-        spread[x, 0], spread[x, 1], spread[x, 2] = weights[0, i, a], weights[1, i, a], sims[i, a]
-        place[x] = ranks[i, a] + 1
+        for k in range(4):
+            spread[x, k] = links[i, a, k]
+        inside[x] = 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _clear(i, rows, spread, place):  # type: ignore[no-untyped-def]
+def _clear(i, rows, spread, inside):  # type: ignore[no-untyped-def]
     spread[i, 0] = spread[i, 1] = np.float32(0.0)
+    inside[i] = 0
     for x in rows[i]:
-        spread[x, 0], spread[x, 1], spread[x, 2] = np.float32(0.0), np.float32(0.0), -np.inf
-        place[x] = rows.shape[1] + 1
+        spread[x, 0] = spread[x, 1] = np.float32(0.0)
+        spread[x, 2], spread[x, RANK] = -np.inf, rows.shape[1] + 1
+        inside[x] = 0
 
 
 @numba.njit(cache=True, nogil=True)
-def _overlap(i, j, rows, ranks, sims, weights, spread):  # type: ignore[no-untyped-def]
-    """Walk j's list: sums of products, strong ones in common, the best in common, and the rank of i."""
-    width = rows.shape[1]
+def _list_common(listed, inside, common):  # type: ignore[no-untyped-def]
+    """Collect the places of a list that hold images of the first one's, and give their number.
+
+    Of large groups two lists share few, and the flags stay in the cache where the weights would not.
+    """
+    shared = np.uint64(0)
+    for b in range(len(listed)):  # without a branch: each is written, and few are kept
+        common[shared] = b
+        shared += np.uint64(inside[np.uint32(listed[b])])
+    return shared
+
+
+@numba.njit(cache=True, nogil=True)
+def _overlap(i, j, common, rows, links, spread):  # type: ignore[no-untyped-def]
+    """Walk what j's list shares: sums of products, strong ones, the best in common, and the rank of i."""
     dot0, dot1, third = np.float32(0.0), np.float32(0.0), np.float32(-1.0)
-    both3, both4, rank = 0, 0, width + 1
+    both3, both4, rank = 0, 0, rows.shape[1] + 1
     waits = True
-    for b in range(width):
-        x, s = rows[j, b], sims[j, b]
+    for b in common:
+        x = np.uint32(rows[j, b])
         if waits and x > j:
             waits = False
             dot0 += spread[j, 0]
             dot1 += spread[j, 1]
         if x == i:
-            rank = ranks[j, b] + 1
-        dot0 += spread[x, 0] * weights[0, j, b]
-        dot1 += spread[x, 1] * weights[1, j, b]
-        low = min(spread[x, 2], s)
+            rank = int(links[j, b, RANK])
+        dot0 += spread[x, 0] * links[j, b, 0]
+        dot1 += spread[x, 1] * links[j, b, 1]
+        low = min(spread[x, 2], links[j, b, 2])
         both3 += low >= np.float32(0.35)
         both4 += low >= np.float32(0.5)
         third = max(third, low)

@@ -74,12 +74,13 @@ def place_groups(
     members: one row a face, with `key` and face_id. groups: one row a group, with `key`, its size (of
     two or more) and whatever else each member shall carry; `cost` is an expression over these.
 
-    Tasks get equal shares of the cost. A large group is placed by the running sum of costs, small ones
-    by hash, which spreads them evenly because they are small and many: so the running sum, which one
-    task computes, sees at most 100 groups a task however large the gallery. Where a group is placed
-    never changes a result.
+    Tasks get equal shares of the cost, for which no group counts more than a whole task: it cannot be
+    spread, and would leave hundreds of tasks with nothing to do. A large group is placed by the running
+    sum of costs, small ones by hash, which spreads them evenly because they are small and many: so the
+    running sum, which one task computes, sees at most 100 groups a task however large the gallery. Where
+    a group is placed never changes a result.
     """
-    costs = groups.withColumn(_COST, cost.cast("long"))
+    costs = groups.withColumn(_COST, F.least(cost.cast("long"), F.lit(cost_per_task)))
     total, large_total = _total_costs(costs, cost_per_task)
     tasks = _task_count(total, cost_per_task, shuffle_partitions(groups))
     hashed = F.pmod(F.xxhash64(key), F.lit(tasks)).cast("int")
