@@ -6,14 +6,17 @@
 Always fitted on one half of the people and scored on the other, both ways:
 
 - model: fitted on dev, scored on dev_512, and the reverse; the other half of the people, another embedding.
-- source: fitted without one source, scored on it.
+- source: fitted on both sets without one source, scored on it alone, and on its 40 largest people alone.
 - large: the 40 largest people, as they are; 32 drawn with 60 to 100 images each, off centre; and five drawn
   with 1,000 each, beside all others. Ours with 20, 40 and 80 neighbours.
 - few: two to ten people of 8 to 20 images each, as they are; several draws of each.
 - album: one person with 15 to 90 % of the images, and others with few, as they are.
+- poor: all images less sharp; and a third of them moved to one direction, until they look alike.
+- synthetic: galleries of 10,000 drawn faces, which no default model has learned from.
 - distractors: 1,000 faces among 10 and 50 times as many synthetic ones; scored on the 1,000.
 
-Ours is the relations model alone: it is the one that serves any embedding. The last line on stdout is one
+Ours is the relations model alone: it is the one that serves any embedding. `mixed` is the highest number of
+people in one cluster. The last line on stdout is one
 JSON object: a row for each case, fold, method and seed in `results`.
 """
 
@@ -33,20 +36,25 @@ from numpy.typing import NDArray
 from options import add_names
 from peers import PEERS
 from unlike_galleries import (
+    ALIKE,
     DISTRACTOR,
     FEW_LARGE,
     HUGE,
+    UNSHARP,
     draw_album,
     draw_few,
     draw_large,
+    draw_synthetic,
     hide,
     some_people,
+    take_largest,
 )
 
 LARGEST = 40  # people
 NEIGHBOURS = (20, 40, 80)  # of ours
 ALBUM_SHARES = (0.15, 0.3, 0.5, 0.75, 0.9)  # of an album's main person
 FEW, DRAWS = ((2, 12), (2, 20), (3, 8), (10, 8)), 20  # people, images of each; and how often
+SYNTHETIC, SYNTHETIC_SEEDS = 10_000, (11, 12, 13)  # faces; no seed of a training
 SCORED, TIMES = 1_000, (10, 50)  # real faces, and distractors to each
 DENSE_LIMIT = 20_000  # faces of which a matrix of all pairs is held
 
@@ -80,10 +88,15 @@ def other_model(halves: Halves) -> Iterator[Case]:
 
 def other_source(halves: Halves) -> Iterator[Case]:
     """Fit without a source, score on it."""
-    known, unseen = halves.known["dev"], halves.unseen["dev"]
+    unseen = halves.unseen["dev"]
     for source in np.unique(unseen.sources).tolist():
-        rest = {f"dev-without-{source}-{halves.fold[0]}": known.take(known.sources != source)}
-        yield Case(f"without {source}", rest, unseen.take(unseen.sources == source))
+        rest = {
+            f"{name}-without-{source}-{halves.fold[0]}": known.take(known.sources != source)
+            for name, known in halves.known.items()
+        }
+        own = unseen.take(unseen.sources == source)
+        yield Case(f"without {source}", rest, own)
+        yield Case(f"without {source}, {LARGEST} largest", rest, take_largest(own, LARGEST))
 
 
 def few_large(halves: Halves) -> Iterator[Case]:
@@ -91,10 +104,7 @@ def few_large(halves: Halves) -> Iterator[Case]:
     settings = tuple((f"neighbours.k={k}",) for k in NEIGHBOURS)
     for name, unseen in halves.unseen.items():
         known = halves.named(name, *(other for other in DEV_SETS if other != name))
-        people, sizes = np.unique(unseen.labels, return_counts=True)
-        largest = people[np.argsort(-sizes, kind="stable")[:LARGEST]]
-        rows = np.isin(unseen.labels, largest)
-        yield Case(f"{name}, {LARGEST} largest", known, unseen.take(rows), settings)
+        yield Case(f"{name}, {LARGEST} largest", known, take_largest(unseen, LARGEST), settings)
         for recipe in (FEW_LARGE, HUGE):
             yield Case(f"{name}, {recipe.name}", known, draw_large(unseen, recipe), settings)
 
@@ -117,6 +127,21 @@ def albums(halves: Halves) -> Iterator[Case]:
             yield Case(f"{name}, {share:.0%} of one person", known, draw_album(unseen, share))
 
 
+def poor_images(halves: Halves) -> Iterator[Case]:
+    """Make all images less sharp, or a third of them alike."""
+    for name, unseen in halves.unseen.items():
+        known = halves.named(name, *(other for other in DEV_SETS if other != name))
+        for recipe in (UNSHARP, ALIKE):
+            yield Case(f"{name}, {recipe.name}", known, draw_large(unseen, recipe))
+
+
+def synthetic_galleries(halves: Halves) -> Iterator[Case]:
+    """Draw galleries from nothing; what is known of real people has no part in them."""
+    for seed in SYNTHETIC_SEEDS:
+        test = draw_synthetic(SYNTHETIC, seed)
+        yield Case("synthetic", halves.named(*DEV_SETS), test)
+
+
 def many_distractors(halves: Halves) -> Iterator[Case]:
     """Hide faces among synthetic ones."""
     for name, unseen in halves.unseen.items():
@@ -131,6 +156,8 @@ CASES: dict[str, Callable[[Halves], Iterator[Case]]] = {
     "large": few_large,
     "few": few_people,
     "album": albums,
+    "poor": poor_images,
+    "synthetic": synthetic_galleries,
     "distractors": many_distractors,
 }
 
@@ -167,6 +194,7 @@ def score_way(fitted: Fitted, test: Faces) -> dict[str, Any]:
         "parameters": fitted.parameters,
         "seconds": round(seconds, 2),
         "with_distractors": share_together(clusters, is_scored),
+        "mixed": most_mixed(test.labels, clusters),
         **measure(test.labels[is_scored], clusters[is_scored]),
     }
 
@@ -174,6 +202,13 @@ def score_way(fitted: Fitted, test: Faces) -> dict[str, Any]:
 def share_together(clusters: NDArray[np.int64], is_scored: NDArray[np.bool_]) -> float:
     """Give the share of scored faces in whose cluster there is a face that is not."""
     return float(np.isin(clusters[is_scored], clusters[~is_scored]).mean())
+
+
+def most_mixed(labels: NDArray[np.object_], clusters: NDArray[np.int64]) -> int:
+    """Give the highest number of people in one cluster."""
+    person = np.unique(labels, return_inverse=True)[1]
+    pairs = np.unique(np.stack([clusters, person]), axis=1)
+    return int(np.unique(pairs[0], return_counts=True)[1].max())
 
 
 def run_fold(fold: tuple[str, str], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -203,6 +238,7 @@ def describe(rows: Sequence[dict[str, Any]]) -> str:
         "bcubed_f",
         "mean_f",
         "with_distractors",
+        "mixed",
     )
     lines = [f"{'':34}" + "".join(f"{column:>20}" for column in columns)]
     for case in dict.fromkeys(row["case"] for row in rows):

@@ -40,6 +40,7 @@ def halves() -> transfer.Halves:
 def test_no_case_knows_a_person_that_it_is_scored_on(part, halves, monkeypatch):
     monkeypatch.setattr(transfer, "TIMES", (2,))
     monkeypatch.setattr(transfer, "SCORED", 100)
+    monkeypatch.setattr(transfer, "SYNTHETIC", 200)
     people = sorted(set(synthetic("dev").labels))  # as `draw` numbers those of a half
     for case in transfer.CASES[part](halves):
         known = {label for faces in case.known.values() for label in faces.labels}
@@ -47,18 +48,57 @@ def test_no_case_knows_a_person_that_it_is_scored_on(part, halves, monkeypatch):
         if case.test.sources[0] == "drawn":
             own = sorted(set(halves.unseen["dev"].labels))
             scored = [own[number] for number in scored]
-        assert len(set(scored)) > 0 and set(scored) <= set(people) and not known & set(scored)
+        is_real = case.name != "synthetic"
+        assert len(set(scored)) > 0 and (set(scored) <= set(people) or not is_real)
+        assert not (is_real and known & set(scored))  # its people are those of these stand-ins, by name
         assert all(half(faces, "A").labels.size == faces.labels.size for faces in case.known.values())
         assert len(set(case.test.image_ids)) == len(case.test.image_ids)
 
 
 def test_a_left_out_source_is_neither_known_nor_mixed(halves):
     cases = list(transfer.other_source(halves))
-    assert [case.name for case in cases] == ["without street", "without studio"]
+    names = [f"without {source}{part}" for source in ("street", "studio") for part in ("", ", 40 largest")]
+    assert [case.name for case in cases] == names
     for case in cases:
-        source = case.name.split()[-1]
-        ((name, known),) = case.known.items()
-        assert source in name and set(case.test.sources) == {source} and source not in known.sources
+        source = case.name.removeprefix("without ").partition(",")[0]
+        assert set(case.test.sources) == {source} and len(case.known) == len(transfer.DEV_SETS)
+        for name, known in case.known.items():
+            assert source in name and source not in known.sources and len(known.labels)
+
+
+def test_the_largest_people_are_taken_whole(halves):
+    faces = halves.unseen["dev"]
+    taken = unlike.take_largest(faces, 5)
+    own, every = (dict(zip(*np.unique(f.labels, return_counts=True), strict=True)) for f in (taken, faces))
+    assert len(own) == 5 and all(every[person] == images for person, images in own.items())
+    assert min(own.values()) >= sorted(every.values())[-5]
+
+
+def test_less_sharp_images_are_less_alike_and_hubs_are_alike(halves):
+    faces = halves.unseen["dev"]
+    same = [
+        (drawn.vectors() @ drawn.vectors().T)[drawn.labels[:, None] == drawn.labels].mean()
+        for drawn in (unlike.draw_large(faces, unlike.UNSHARP._replace(noise=noise)) for noise in (0.0, 0.4))
+    ]
+    assert same[1] < same[0] - 0.05
+    hub = unlike.draw_large(faces, unlike.ALIKE)
+    cosines = hub.vectors() @ hub.vectors().T
+    alike = (cosines > 0.25).mean(1) > 0.25  # to a quarter of the gallery
+    assert 0.28 < alike.mean() < 0.38 and len(set(hub.labels[alike])) > 10
+    assert np.median(feature_norms(hub.embeddings)[alike]) < np.median(feature_norms(hub.embeddings)[~alike])
+
+
+def test_synthetic_galleries_are_of_their_seed():
+    one, same, other = (unlike.draw_synthetic(200, seed) for seed in (1, 1, 2))
+    assert np.array_equal(one.embeddings, same.embeddings) and len(one.labels) == 200
+    assert not np.array_equal(one.embeddings, other.embeddings)
+
+
+def test_the_most_mixed_cluster():
+    labels = np.array(["a", "a", "b", "c", "c", "c", "b"], object)
+    assert transfer.most_mixed(labels, np.array([0, 0, 0, 1, 1, 1, 2])) == 2
+    assert transfer.most_mixed(labels, np.arange(7)) == 1
+    assert transfer.most_mixed(labels, np.zeros(7, np.int64)) == 3
 
 
 def test_distractors_are_many_and_alike_in_their_attributes(halves):

@@ -172,6 +172,18 @@ def test_tasks_share_the_cost(spark):
     assert max(costs) <= 2 * config.pairs_per_task + largest
 
 
+def test_a_huge_group_is_one_task_and_leaves_no_others_empty(spark):
+    gallery = make_gallery([150, *[5] * 30], seed=3)
+    config = ConfidencesConfig(pairs_per_task=100)
+    together = root_groups(coarse_frame(spark, gallery), vectors_frame(spark, gallery), config).together
+    rows = together.select(c.ROOT_KEY, c.SIZE, F.spark_partition_id().alias("task")).distinct().collect()
+    sizes = [row[c.SIZE] for row in rows]
+    assert sum(sizes) == 300 and max(sizes) == 150  # 11,175 pairs: by themselves 112 tasks
+    tasks = -(-sum(min(size * (size - 1) // 2, 100) for size in sizes) // 100)
+    assert 4 <= tasks < 10
+    assert {row["task"] for row in rows} == set(range(tasks))
+
+
 def test_a_face_without_a_group_fails_loudly(spark):
     gallery = make_gallery([2, 1], seed=2)
     grouped = root_groups(coarse_frame(spark, gallery), vectors_frame(spark, gallery), ONE_TASK)
