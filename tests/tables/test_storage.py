@@ -163,12 +163,22 @@ def test_published_tables_open_without_spark_whatever_the_defaults(spark, store)
     assert set(read[c.RUN_ID]) == {"two"}
 
 
-def test_materialised_rows_lose_their_lineage_and_go_when_told(spark, store):
+@pytest.mark.parametrize("leased", [True, False], ids=["in a folder of this machine", "elsewhere"])
+def test_materialised_rows_lose_their_lineage_and_go_when_told(spark, store, leased):
+    if leased:
+        with Lease(spark, store, "one"):
+            pass
+    kept = len(_folders(store)) if leased else 0
     rows = store.materialise(spark.range(3).withColumn("noise", F.rand()), "work")
-    assert _rows(rows, "id", "noise") == _rows(rows, "id", "noise")
+    before = _rows(rows, "id", "noise")
+    assert before == _rows(rows, "id", "noise")
     assert [file for file in rows.inputFiles() if store.base not in file] == []
+    again = store.materialise(rows.withColumn("id", F.col("id") + 5), "work")  # reads what it replaces
+    assert [(row - 5, noise) for row, noise in _rows(again, "id", "noise")] == before
+    assert store.materialise(again.where("id < 5"), "work").count() == 0
+    assert (deltalake.DeltaTable.is_deltatable(f"{store.base}/_scratch_work")) is not leased
     store.clear_scratch("work", "never-written")
-    assert not any(store.base in str(path) for path in _folders(store))
+    assert len(_folders(store)) == kept
 
 
 def _folders(store):
