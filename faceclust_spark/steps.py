@@ -235,7 +235,8 @@ def write_clusters(run: Run) -> Outcome:
             run.write(schemas.ROUNDS, run.spark.createDataFrame([], stage_schema(schemas.ROUNDS)))
         else:
             run.write(schemas.ROUNDS, played.hosts)
-            everyone = with_thresholds(played.placed, run.read(schemas.COARSE_GROUPS))
+            settled = run.store.materialise(played.placed, "round_settled")  # read twice
+            everyone = with_thresholds(settled, run.read(schemas.COARSE_GROUPS))
         run.write(schemas.CLUSTERS, clusters(everyone, faces))
     finally:
         run.store.clear_scratch(*rounds_scratch(run.config.rounds.count))

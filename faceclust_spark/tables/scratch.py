@@ -15,4 +15,4 @@ FOREST_SCRATCH = (
 def rounds_scratch(count: int) -> tuple[str, ...]:
     """Name what so many rounds materialise: who joined in one of them is read until the last has ended."""
     numbered = (f"round_{name}_{number}" for name in ("placed", "hosts") for number in range(1, count + 1))
-    return ("round_meetings", *numbered)
+    return ("round_meetings", "round_settled", *numbered)
