@@ -165,9 +165,12 @@ class TableStore:
         if not self._log_here(LEASE.name):
             self._save(scratch, rows, "overwrite", "scratch")
             return self._load(scratch)
-        place = f"{self.base}/{scratch}/{secrets.token_hex(8)}"
-        rows.write.parquet(place)
-        return self._spark.read.schema(rows.schema).parquet(place)
+        folder, own = Path(self.base) / scratch, secrets.token_hex(8)
+        rows.write.parquet(str(folder / own))
+        for other in folder.iterdir():  # only now: the rows may have been read from there
+            if other.name != own and other.is_dir():
+                shutil.rmtree(other)
+        return self._spark.read.schema(rows.schema).parquet(str(folder / own))
 
     def clear_scratch(self, *names: str) -> None:
         """Delete what was materialised by these names."""

@@ -1,5 +1,7 @@
 """The table store: one commit a write, schemas held, published tables open to other readers."""
 
+from pathlib import Path
+
 import deltalake
 import polars
 import pytest
@@ -176,14 +178,14 @@ def test_materialised_rows_lose_their_lineage_and_go_when_told(spark, store, lea
     again = store.materialise(rows.withColumn("id", F.col("id") + 5), "work")  # reads what it replaces
     assert [(row - 5, noise) for row, noise in _rows(again, "id", "noise")] == before
     assert store.materialise(again.where("id < 5"), "work").count() == 0
+    if leased:
+        assert len(list(Path(store.base, "_scratch_work").iterdir())) == 1  # what was replaced is gone
     assert (deltalake.DeltaTable.is_deltatable(f"{store.base}/_scratch_work")) is not leased
     store.clear_scratch("work", "never-written")
     assert len(_folders(store)) == kept
 
 
 def _folders(store):
-    from pathlib import Path
-
     return [path for path in Path(store.base).iterdir() if path.is_dir()]
 
 
