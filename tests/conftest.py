@@ -70,8 +70,7 @@ def store(spark, tmp_path):
 def scratch(spark, tmp_path):
     """A `materialise` into Parquet files, and the names it was called with.
 
-    Stricter than a Delta table, and twice as fast: a frame cannot be read any more once its name is written
-    again, and nothing can be written that reads the same name.
+    Stricter than that of the store: nothing can be written that reads the same name.
     """
     written: list[str] = []
 

@@ -37,7 +37,7 @@ class Scale(NamedTuple):
 
 
 class NearestMembers(NamedTuple):
-    """The nearest other members of each image, nearest first; unused places hold row -1 and s 0."""
+    """The nearest other members of each image, nearest first."""
 
     rows: NDArray[np.int32]  # (n, t)
     similarity: NDArray[np.float32]  # (n, t) standardised

@@ -147,8 +147,7 @@ def _fill_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  
     with the partner itself at its place: one order of additions for both ways round.
     """
     n, width = rows.shape
-    weights, norms = link_vectors(sims)
-    links = _side_by_side(weights, sims, ranks)
+    links, norms = _side_by_side(sims, ranks)
     above = count_strong(sims)
     logs = np.array([np.log(max(k, 1)) for k in range(width + 2)]).astype(np.float32)
     spread = np.zeros((n, 4), np.float32)  # links of the first image by row
@@ -181,15 +180,16 @@ def _fill_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  
 
 
 @numba.njit(cache=True, nogil=True)
-def _side_by_side(weights, sims, ranks):  # type: ignore[no-untyped-def]
-    """Give both weights, s and rank from 1 of each link, `(n, t, 4)`: a link is one look into the memory."""
+def _side_by_side(sims, ranks):  # type: ignore[no-untyped-def]
+    """Give both weights, s and rank from 1 of each link, `(n, t, 4)`, one look into memory; and lengths."""
+    weights, norms = link_vectors(sims)
     n, width = sims.shape
     links = np.empty((n, width, 4), np.float32)
     for i in range(n):
         for k in range(width):
             links[i, k, 0], links[i, k, 1] = weights[0, i, k], weights[1, i, k]
             links[i, k, 2], links[i, k, RANK] = sims[i, k], ranks[i, k] + 1
-    return links
+    return links, norms
 
 
 @numba.njit(cache=True, nogil=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import delta.exceptions  # noqa: F401  (in any session, Delta's conflicts are PySpark's exceptions then)
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import functions as F
+from pyspark.sql.utils import is_remote
 
 from faceclust_spark.errors import TableError
 from faceclust_spark.session import set_for_now
@@ -157,12 +158,12 @@ class TableStore:
     def materialise(self, rows: DataFrame, name: str) -> DataFrame:
         """Write rows to scratch and read them back: cuts the lineage, computes once.
 
-        Frames that were read by the same name before are not to be used again. A Delta table; in a folder of
-        this machine, where nothing else is needed to find and to delete them, files of Parquet: commits of
-        Delta took a fifth of the time of 1,000 faces by Spark's tasks.
+        Frames that were read by the same name before are not to be used again. A Delta table; where all is
+        on this machine, files of Parquet: commits took a fifth of the time of 1,000 faces by Spark's tasks.
+        Files that other machines write need Delta, which is told their names and does not list them.
         """
         scratch = f"{_SCRATCH}_{name}"
-        if not self._log_here(LEASE.name):
+        if not self._is_here():
             self._save(scratch, rows, "overwrite", "scratch")
             return self._load(scratch)
         folder, own = Path(self.base) / scratch, secrets.token_hex(8)
@@ -170,7 +171,9 @@ class TableStore:
         for other in folder.iterdir():  # only now: the rows may have been read from there
             if other.name != own and other.is_dir():
                 shutil.rmtree(other)
-        return self._spark.read.schema(rows.schema).parquet(str(folder / own))
+        # A name may hold [ or {, which would be patterns.
+        reader = self._spark.read.schema(rows.schema).option("__globPaths__", "false")
+        return reader.parquet(str(folder / own))
 
     def clear_scratch(self, *names: str) -> None:
         """Delete what was materialised by these names."""
@@ -197,6 +200,11 @@ class TableStore:
                 self._spark.sql(f"MERGE INTO {self.sql_name(table)} AS kept USING {view} AS new ON {rule}")
         finally:
             self._spark.catalog.dropTempView(view)
+
+    def _is_here(self) -> bool:
+        """Tell whether tasks run in this process's JVM, and the gallery lies here, with its lease."""
+        master = self._spark.conf.get("spark.master", None) or ""
+        return not is_remote() and master.startswith("local") and self._log_here(LEASE.name) is not None
 
     def _log_here(self, name: str) -> Path | None:
         """Give the log of a table in a folder of this machine, if it is there."""
