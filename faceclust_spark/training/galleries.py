@@ -65,7 +65,7 @@ class Composition(NamedTuple):
 
 
 KEPT = (0.4, 0.9)  # share of images that a further draw takes, from .. to
-UNSHARP = (0.2, 0.6)  # length of the noise of draws that are less sharp, from .. to
+UNSHARP = (0.1, 0.45)  # length of the noise of draws that are less sharp, from .. to
 RECIPES = (
     Recipe("as it is"),
     Recipe("as it is, no attributes", attributes="none"),
