@@ -21,7 +21,7 @@ from faceclust_spark.tables import columns as c
 from faceclust_spark.tables.delta_log import Written, last_written, log_of, newest_version
 from faceclust_spark.tables.fitting import checked, missing_columns
 from faceclust_spark.tables.schemas import ALL_TABLES, LEASE, Table
-from faceclust_spark.tables.scratch import FOREST_SCRATCH, INGEST_SCRATCH, rounds_scratch
+from faceclust_spark.tables.scratch import FOREST_SCRATCH, INGEST_SCRATCH, replaced_here, rounds_scratch
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -166,14 +166,7 @@ class TableStore:
         if not self._is_here():
             self._save(scratch, rows, "overwrite", "scratch")
             return self._load(scratch)
-        folder, own = Path(self.base) / scratch, secrets.token_hex(8)
-        rows.write.parquet(str(folder / own))
-        for other in folder.iterdir():  # only now: the rows may have been read from there
-            if other.name != own and other.is_dir():
-                shutil.rmtree(other)
-        # A name may hold [ or {, which would be patterns.
-        reader = self._spark.read.schema(rows.schema).option("__globPaths__", "false")
-        return reader.parquet(str(folder / own))
+        return replaced_here(rows, Path(self.base) / scratch)
 
     def clear_scratch(self, *names: str) -> None:
         """Delete what was materialised by these names."""
