@@ -163,7 +163,7 @@ def _hold(dots, step, first, second, bounds, held, values, counts):  # type: ign
     """
     width = dots.shape[1]
     least = bounds[second : second + width].copy()
-    near = np.empty(width + 1, np.int32)
+    near = np.empty(width, np.int32)
     for i in range(len(dots)):
         one = first + i
         own, row = bounds[one], dots[i]

@@ -21,7 +21,7 @@ TOPS = (1, 5, 10, 20, 40)
 TEMPERATURES = (0.08, 0.2)  # of second-order similarity
 NODE_INPUTS = len(TOPS) + len(LEVELS) + QUALITIES + 1
 PAIR_INPUTS = 21 + 2 * QUALITIES
-RANK = 3  # place of a link's rank, behind its weights at both temperatures and its s
+_RANK, _LINK = 3, 4  # place of a link's rank, behind its weights at both temperatures and its s; its width
 
 
 def node_inputs(nearest: NearestMembers, size: int, qualities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -150,8 +150,8 @@ def _fill_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  
     links, norms = _side_by_side(sims, ranks)
     above = count_strong(sims)
     logs = np.array([np.log(max(k, 1)) for k in range(width + 2)]).astype(np.float32)
-    spread = np.zeros((n, 4), np.float32)  # links of the first image by row
-    spread[:, 2], spread[:, RANK] = -np.inf, width + 1
+    spread = np.zeros((n, _LINK), np.float32)  # links of the first image by row
+    spread[:, 2], spread[:, _RANK] = -np.inf, width + 1
     inside = np.zeros(n, np.uint8)  # 1 for the first image and those that it lists
     common = np.arange(width).astype(np.uint32)  # unsigned: no look whether an index counts from the end
     before = -1
@@ -164,7 +164,7 @@ def _fill_inputs(first, second, similarity, rows, ranks, sims, nodes, inputs):  
             before = i
         shared = _list_common(rows[j], inside, common)
         dot0, dot1, both3, both4, third, theirs = _overlap(i, j, common[:shared], rows, links, spread)
-        mine = int(spread[j, RANK])
+        mine = int(spread[j, _RANK])
         mutual = (mine <= width) + (theirs <= width)  # the two themselves do not count
         one3 = above[i, 0] + above[j, 0] - mutual * (s >= np.float32(0.35)) - both3
         one4 = above[i, 1] + above[j, 1] - mutual * (s >= np.float32(0.5)) - both4
@@ -184,11 +184,11 @@ def _side_by_side(sims, ranks):  # type: ignore[no-untyped-def]
     """Give both weights, s and rank from 1 of each link, `(n, t, 4)`, one look into memory; and lengths."""
     weights, norms = link_vectors(sims)
     n, width = sims.shape
-    links = np.empty((n, width, 4), np.float32)
+    links = np.empty((n, width, _LINK), np.float32)
     for i in range(n):
         for k in range(width):
             links[i, k, 0], links[i, k, 1] = weights[0, i, k], weights[1, i, k]
-            links[i, k, 2], links[i, k, RANK] = sims[i, k], ranks[i, k] + 1
+            links[i, k, 2], links[i, k, _RANK] = sims[i, k], ranks[i, k] + 1
     return links, norms
 
 
@@ -198,7 +198,7 @@ def _spread(i, rows, links, spread, inside):  # type: ignore[no-untyped-def]
     inside[i] = 1
     for a in range(rows.shape[1]):
         x = rows[i, a]
-        for k in range(4):
+        for k in range(_LINK):
             spread[x, k] = links[i, a, k]
         inside[x] = 1
 
@@ -209,7 +209,7 @@ def _clear(i, rows, spread, inside):  # type: ignore[no-untyped-def]
     inside[i] = 0
     for x in rows[i]:
         spread[x, 0] = spread[x, 1] = np.float32(0.0)
-        spread[x, 2], spread[x, RANK] = -np.inf, rows.shape[1] + 1
+        spread[x, 2], spread[x, _RANK] = -np.inf, rows.shape[1] + 1
         inside[x] = 0
 
 
@@ -239,7 +239,7 @@ def _overlap(i, j, common, rows, links, spread):  # type: ignore[no-untyped-def]
             dot0 += spread[j, 0]
             dot1 += spread[j, 1]
         if x == i:
-            rank = int(links[j, b, RANK])
+            rank = int(links[j, b, _RANK])
         dot0 += spread[x, 0] * links[j, b, 0]
         dot1 += spread[x, 1] * links[j, b, 1]
         low = min(spread[x, 2], links[j, b, 2])
