@@ -73,10 +73,11 @@ def half_of(label: str) -> str:
     return "AB"[int(hashlib.sha256(f"half:{label}".encode()).hexdigest()[:8], 16) % 2]
 
 
-def synthetic(seed: int, faces: int, dimension: int) -> LabelledGallery:
-    """Draw a synthetic gallery with the config's defaults."""
+def synthetic(seed: int, faces: int, dimension: int = 128) -> Faces:
+    """Draw a synthetic gallery, otherwise with the config's defaults."""
     drawn = draw_gallery(SynthConfig(faces=faces, seed=seed, dimension=dimension))
-    return make_gallery(drawn.embeddings, drawn.attributes, drawn.image_ids.tolist(), drawn.labels.tolist())
+    source = np.full(faces, "synthetic", object)
+    return Faces(drawn.image_ids, drawn.embeddings, drawn.attributes, drawn.labels, source)
 
 
 def make_gallery(embeddings, attributes, image_ids, labels) -> LabelledGallery:

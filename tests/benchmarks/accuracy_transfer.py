@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from accuracy import make_parser, make_training, mean
-from accuracy_faces import DEV_SETS, FOLDS, Faces, half, read_faces
+from accuracy_faces import DEV_SETS, FOLDS, Faces, half, read_faces, synthetic
 from accuracy_methods import OURS, Fitted, Training, by_model, learn, model_folder, timed, tune, warm_up
 from accuracy_scores import measure
 from common import answer, say
@@ -37,15 +37,14 @@ from numpy.typing import NDArray
 from options import add_names
 from peers import PEERS
 from unlike_galleries import (
-    ALIKE,
     DISTRACTOR,
     FEW_LARGE,
     HUGE,
-    UNSHARP,
+    LESS_SHARP,
+    THIRD_ALIKE,
     draw_album,
     draw_few,
     draw_large,
-    draw_synthetic,
     hide,
     some_people,
     take_largest,
@@ -80,6 +79,10 @@ class Halves(NamedTuple):
         """Give known halves by the names that models are kept under."""
         return {f"{name}-{self.fold[0]}": self.known[name] for name in names}
 
+    def both(self, first: str) -> dict[str, Faces]:
+        """Give the known halves of both sets, that of `first` first: peers are tuned on it alone."""
+        return self.named(first, *(other for other in DEV_SETS if other != first))
+
 
 def other_model(halves: Halves) -> Iterator[Case]:
     """Fit on one embedding, score on the other."""
@@ -104,7 +107,7 @@ def few_large(halves: Halves) -> Iterator[Case]:
     """Keep the largest people, and draw larger ones."""
     settings = tuple((f"neighbours.k={k}",) for k in NEIGHBOURS)
     for name, unseen in halves.unseen.items():
-        known = halves.named(name, *(other for other in DEV_SETS if other != name))
+        known = halves.both(name)
         yield Case(f"{name}, {LARGEST} largest", known, take_largest(unseen, LARGEST), settings)
         for recipe in (FEW_LARGE, HUGE):
             yield Case(f"{name}, {recipe.name}", known, draw_large(unseen, recipe), settings)
@@ -113,7 +116,7 @@ def few_large(halves: Halves) -> Iterator[Case]:
 def few_people(halves: Halves) -> Iterator[Case]:
     """Take a handful of people, several times."""
     for name, unseen in halves.unseen.items():
-        known = halves.named(name, *(other for other in DEV_SETS if other != name))
+        known = halves.both(name)
         for people, images in FEW:
             for number in range(DRAWS):
                 test = draw_few(unseen, people, images, np.random.default_rng(number))
@@ -123,7 +126,7 @@ def few_people(halves: Halves) -> Iterator[Case]:
 def albums(halves: Halves) -> Iterator[Case]:
     """Take the largest person, and as many images of people with few as leave that one a share."""
     for name, unseen in halves.unseen.items():
-        known = halves.named(name, *(other for other in DEV_SETS if other != name))
+        known = halves.both(name)
         for share in ALBUM_SHARES:
             yield Case(f"{name}, {share:.0%} of one person", known, draw_album(unseen, share))
 
@@ -131,22 +134,21 @@ def albums(halves: Halves) -> Iterator[Case]:
 def poor_images(halves: Halves) -> Iterator[Case]:
     """Make all images less sharp, or a third of them alike."""
     for name, unseen in halves.unseen.items():
-        known = halves.named(name, *(other for other in DEV_SETS if other != name))
-        for recipe in (UNSHARP, ALIKE):
+        known = halves.both(name)
+        for recipe in (LESS_SHARP, THIRD_ALIKE):
             yield Case(f"{name}, {recipe.name}", known, draw_large(unseen, recipe))
 
 
 def synthetic_galleries(halves: Halves) -> Iterator[Case]:
     """Draw galleries from nothing; what is known of real people has no part in them."""
     for seed in SYNTHETIC_SEEDS:
-        test = draw_synthetic(SYNTHETIC, seed)
-        yield Case("synthetic", halves.named(*DEV_SETS), test)
+        yield Case("synthetic", halves.both(DEV_SETS[0]), synthetic(seed, SYNTHETIC))
 
 
 def many_distractors(halves: Halves) -> Iterator[Case]:
     """Hide faces among synthetic ones."""
     for name, unseen in halves.unseen.items():
-        known = halves.named(name, *(other for other in DEV_SETS if other != name))
+        known = halves.both(name)
         for times in TIMES:
             yield Case(f"{name}, {times}x distractors", known, hide(some_people(unseen, SCORED), times))
 

@@ -75,7 +75,7 @@ def galleries_of(what: Shipped, which: str) -> list[LabelledGallery]:
         faces = faces if which == "both" else half(faces, which)
         kept = np.isin(faces.sources, what.sources) if what.sources else np.ones(len(faces.labels), bool)
         found.append(faces.take(kept).labelled())
-    return found + [synthetic(*one) for one in what.synthetic]
+    return found + [synthetic(*one).labelled() for one in what.synthetic]
 
 
 def describe(what: Shipped, which: str) -> dict[str, object]:

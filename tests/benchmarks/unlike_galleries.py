@@ -15,8 +15,8 @@ from faceclust_spark.training.galleries import Recipe, draw
 
 FEW_LARGE = Recipe("32 drawn", people=32, images=(60, 100), least=5, off_centre=0.25)
 HUGE = Recipe("5 of 1,000 beside all", images=(950, 1_050), upsampled=5, least=10)
-UNSHARP = Recipe("all less sharp", noise=0.4)
-ALIKE = Recipe("a third alike", blurred=1 / 3, alike=True)
+LESS_SHARP = Recipe("all less sharp", noise=0.4)
+THIRD_ALIKE = Recipe("a third alike", blurred=1 / 3, alike=True)
 OTHERS = 4  # times that each other person of an album has fewer images, at least
 PAIRED = 2_000  # faces, of whose pairs the spread of cosines is taken
 DISTRACTOR = "distractor"  # the source of a face that is not scored
@@ -60,13 +60,6 @@ def take_largest(faces: Faces, count: int) -> Faces:
     """Take all images of the people who have most."""
     people, sizes = np.unique(faces.labels, return_counts=True)
     return faces.take(np.isin(faces.labels, people[np.argsort(-sizes, kind="stable")[:count]]))
-
-
-def draw_synthetic(faces: int, seed: int) -> Faces:
-    """Draw a synthetic gallery with the config's defaults."""
-    drawn = draw_gallery(SynthConfig(faces=faces, seed=seed))
-    source = np.full(faces, "synthetic", object)
-    return Faces(drawn.image_ids, drawn.embeddings, drawn.attributes, drawn.labels, source)
 
 
 def some_people(faces: Faces, least: int) -> Faces:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import unlike_galleries as unlike
 from accuracy_faces import Faces, half
+from accuracy_faces import synthetic as drawn_faces
 from accuracy_methods import Training
 from commands import ROOT
 
@@ -86,11 +87,11 @@ def test_less_sharp_images_are_less_alike_and_hubs_are_alike(halves):
         (drawn.vectors() @ drawn.vectors().T)[drawn.labels[:, None] == drawn.labels].mean()
         for drawn in (
             unlike.draw_large(faces, recipe)
-            for recipe in (unlike.UNSHARP._replace(noise=0.0), unlike.UNSHARP)
+            for recipe in (unlike.LESS_SHARP._replace(noise=0.0), unlike.LESS_SHARP)
         )
     ]
     assert same[1] < same[0] - 0.05
-    hub = unlike.draw_large(faces, unlike.ALIKE)
+    hub = unlike.draw_large(faces, unlike.THIRD_ALIKE)
     cosines = hub.vectors() @ hub.vectors().T
     alike = (cosines > 0.25).mean(1) > 0.25  # to a quarter of the gallery
     assert 0.28 < alike.mean() < 0.38 and len(set(hub.labels[alike])) > 10
@@ -98,7 +99,7 @@ def test_less_sharp_images_are_less_alike_and_hubs_are_alike(halves):
 
 
 def test_synthetic_galleries_are_of_their_seed():
-    one, same, other = (unlike.draw_synthetic(200, seed) for seed in (1, 1, 2))
+    one, same, other = (drawn_faces(seed, 200) for seed in (1, 1, 2))
     assert np.array_equal(one.embeddings, same.embeddings) and len(one.labels) == 200
     assert not np.array_equal(one.embeddings, other.embeddings)
 
