@@ -76,7 +76,7 @@ def test_fresh_starts_over(spark, drawn, tmp_path):
 
 def test_sources_and_tables_of_a_catalogue(spark, drawn, tmp_path):
     source = write_gallery(drawn, tmp_path / "gallery.parquet", slice(0, 40))
-    spark.sql(f"CREATE SCHEMA IF NOT EXISTS faceclust_it LOCATION '{tmp_path / 'schema'}'")
+    spark.sql(f"CREATE SCHEMA faceclust_it LOCATION '{tmp_path / 'schema'}'")
     try:
         spark.read.parquet(source).write.format("delta").saveAsTable("faceclust_it.gallery")
         summary = faceclust_spark.run(

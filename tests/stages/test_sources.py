@@ -67,7 +67,7 @@ def test_delta_is_read_by_path_and_by_name(spark, tmp_path):
     path = str(tmp_path / "gallery")
     rows = spark.createDataFrame([("a", [1.0, 2.0])], "image_id string, embedding array<float>")
     rows.write.format("delta").save(path)
-    spark.sql("CREATE DATABASE IF NOT EXISTS source_test")
+    spark.sql(f"CREATE DATABASE source_test LOCATION '{tmp_path / 'schema'}'")
     spark.sql(f"CREATE TABLE source_test.gallery USING delta LOCATION '{path}'")
     try:
         for source in (path, f"file://{path}", "spark_catalog.source_test.gallery"):

@@ -211,8 +211,9 @@ def test_names_are_quoted(spark, tmp_path):
     assert _rows(store.read(VECTORS), c.VECTOR) == [(b"two",)]
 
 
-def test_tables_live_in_a_catalogue_too(spark):
-    spark.sql("CREATE SCHEMA store_test")
+def test_tables_live_in_a_catalogue_too(spark, tmp_path):
+    # Sessions of one user share a warehouse, where a run that was killed leaves its tables.
+    spark.sql(f"CREATE SCHEMA store_test LOCATION '{tmp_path / 'schema'}'")
     try:
         store = TableStore(spark, "spark_catalog.store_test")
         store.replace(CLUSTERS, _clusters(spark), "one")
