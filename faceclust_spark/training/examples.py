@@ -1,4 +1,8 @@
-"""Root groups as training takes them: inputs beside the targets, drawn by composition and by step."""
+"""Root groups as training takes them: inputs beside the targets, drawn by composition and by step.
+
+Inputs are many times as large as the groups that they describe. So what is drawn is only an order of groups,
+and inputs are computed when a network is about to learn from them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.config import Config
+from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.refine import Group, GroupInputs, describe
 from faceclust_spark.training.galleries import Composition
 
@@ -23,6 +28,15 @@ class Example(NamedTuple):
     inputs: GroupInputs
     same: NDArray[np.float32]  # (p,) 1 where both images show one person
     belongs: NDArray[np.float32]  # (t, n) 1 where the identity is the group's most frequent
+
+
+class Lesson(NamedTuple):
+    """The root groups of a composition, with each group's labels, in the order that was drawn."""
+
+    groups: list[Group]
+    labels: list[NDArray[np.int64]]
+    scale: Scale
+    order: NDArray[np.int64]
 
 
 def pair_targets(labels: NDArray[np.int64], inputs: GroupInputs) -> NDArray[np.float32]:
@@ -45,20 +59,24 @@ def confidence_targets(labels: NDArray[np.int64], keys: NDArray[np.int64]) -> ND
     return targets
 
 
-def draw_examples(
-    composition: Composition, kind: str, config: Config, generator: np.random.Generator
-) -> list[Example]:
-    """Draw root groups up to the pairs of a composition, each with inputs and targets.
+def draw_lesson(composition: Composition, generator: np.random.Generator) -> Lesson:
+    """Draw the order in which a composition's groups are learned from."""
+    order = generator.permutation(len(composition.groups))
+    return Lesson(composition.groups, composition.labels, composition.scale, order)
+
+
+def examples_of(lesson: Lesson, config: Config) -> list[Example]:
+    """Give root groups up to the pairs of a composition, each with inputs and targets.
 
     Images that met nobody teach nothing; a composition of few faces may consist of such images only.
     """
     examples: list[Example] = []
     pairs = 0
-    for place in generator.permutation(len(composition.groups)):
-        group, labels = composition.groups[place], composition.labels[place]
+    for place in lesson.order:
+        group, labels = lesson.groups[place], lesson.labels[place]
         if len(labels) == 1:
             continue
-        inputs = describe(group, kind, config.confidences, config.similarities, composition.scale)
+        inputs = describe(group, config.train.kind, config.confidences, config.similarities, lesson.scale)
         same = pair_targets(labels, inputs)
         examples.append(Example(group, inputs, same, confidence_targets(labels, group.keys)))
         pairs += max(len(same), len(labels))

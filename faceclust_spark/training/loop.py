@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from faceclust_spark.config import Config
@@ -20,13 +21,9 @@ from faceclust_spark.kernels.refine import to_tensors
 from faceclust_spark.training import validation
 from faceclust_spark.training.card import write_card
 from faceclust_spark.training.examples import PAIRS_PER_STEP, Example, draw_batch
-from faceclust_spark.training.galleries import (
-    RECIPES,
-    LabelledGallery,
-    Recipe,
-)
+from faceclust_spark.training.galleries import RECIPES, Composition, LabelledGallery, Recipe
 from faceclust_spark.training.halves import Learned, learn_from_halves
-from faceclust_spark.training.material import Material, check_galleries, draw_all, draw_material
+from faceclust_spark.training.material import Material, all_examples, check_galleries, draw_material
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +63,9 @@ def train(
         card["joiner"] = {"inputs": MEETING_INPUTS}
     if learned.calibration is not None:
         card["calibration"] = learned.calibration._asdict()
-    network = new_network(card["network"], material.examples)
-    trained = optimise(Model(network, card), material, config, generator)
+    examples = all_examples(material.lessons, config)
+    network = new_network(card["network"], examples)
+    trained = optimise(Model(network, card), examples, material.held, config, generator)
     return trained._replace(model=replace(trained.model, joiner=learned.joiner))
 
 
@@ -75,8 +73,7 @@ def learn_beside(
     material: Material, card: dict[str, Any], config: Config, generator: np.random.Generator
 ) -> Learned:
     """Train a network on each half of the people, and learn from what it makes of the other half."""
-    halves = [draw_all(half, config, generator) for half in material.halves]
-    models = [_train_on_half(examples, card, config, generator) for examples in halves]
+    models = [_train_on_half(all_examples(half, config), card, config, generator) for half in material.halves]
     return learn_from_halves(material.whole, models, config)
 
 
@@ -115,16 +112,35 @@ def _optimiser(
 
 def _fit_scales(network: Network, examples: Sequence[Example]) -> None:
     """Set the network's input means and scales."""
-    nodes = np.concatenate([one.inputs.nodes for one in examples])
-    network.node_mean.copy_(torch.from_numpy(nodes.mean(0)))
-    network.node_scale.copy_(torch.from_numpy(nodes.std(0) + 1e-3))
+    mean, deviation = _mean_and_deviation([one.inputs.nodes for one in examples])
+    network.node_mean.copy_(torch.from_numpy(mean))
+    network.node_scale.copy_(torch.from_numpy(deviation + 1e-3))
     if network.pair is not None:
-        pairs = np.concatenate([one.inputs.pairs for one in examples])
-        network.pair_mean.copy_(torch.from_numpy(pairs.mean(0)))
-        network.pair_scale.copy_(torch.from_numpy(pairs.std(0) + 1e-3))
+        mean, deviation = _mean_and_deviation([one.inputs.pairs for one in examples])
+        network.pair_mean.copy_(torch.from_numpy(mean))
+        network.pair_scale.copy_(torch.from_numpy(deviation + 1e-3))
 
 
-def optimise(model: Model, material: Material, config: Config, generator: np.random.Generator) -> Trained:
+def _mean_and_deviation(
+    parts: Sequence[NDArray[np.float32]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give the mean and the standard deviation of each column over the rows of all parts, `(n, c)` each.
+
+    In double precision: single ones stop to grow at some ten million rows.
+    """
+    count = sum(len(part) for part in parts)
+    mean = sum(part.sum(0, dtype=np.float64) for part in parts) / count
+    squares = sum(np.square(part - mean).sum(0) for part in parts)
+    return mean, np.sqrt(squares / count)
+
+
+def optimise(
+    model: Model,
+    examples: Sequence[list[Example]],
+    held: Mapping[str, Composition],
+    config: Config,
+    generator: np.random.Generator,
+) -> Trained:
     """Train a model's network, and keep the last state that is not clearly worse than an earlier one."""
     network, card, settings = model.network, dict(model.card), config.train
     optimiser, schedule = _optimiser(network, config, settings.steps)
@@ -132,12 +148,12 @@ def optimise(model: Model, material: Material, config: Config, generator: np.ran
     rows: list[dict[str, float]] = []
     losses: list[float] = []
     for step in range(1, settings.steps + 1):
-        batch = draw_batch(material.examples[generator.integers(len(material.examples))], generator)
+        batch = draw_batch(examples[int(generator.integers(len(examples)))], generator)
         losses.append(_step(network, batch, optimiser, generator))
         schedule.step()
         if step % settings.validate_every and step != settings.steps:
             continue
-        each = validation.validate(model, material.held, config)
+        each = validation.validate(model, held, config)
         f = float(np.mean(list(each.values())))
         rows.append({"step": step, "loss": float(np.mean(losses)), "validation_f": f})
         log.info("step %d: loss %.4f, validation F %.4f", step, rows[-1]["loss"], f)

@@ -1,8 +1,8 @@
-"""What a training draws once, before its first step: people held out, compositions, examples."""
+"""What a training draws once, before its first step: people held out, compositions, lessons."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from faceclust_spark.config import Config
 from faceclust_spark.errors import DataError
 from faceclust_spark.training import validation
-from faceclust_spark.training.examples import Example, draw_examples
+from faceclust_spark.training.examples import Example, Lesson, draw_lesson, examples_of
 from faceclust_spark.training.galleries import (
     Composition,
     LabelledGallery,
@@ -35,10 +35,10 @@ class Whole(NamedTuple):
 class Material(NamedTuple):
     """People to learn from and others, in compositions; the joiner learns from all of them."""
 
-    examples: list[list[Example]]  # by composition
+    lessons: list[Lesson]  # by composition
     held: dict[str, Composition]  # of people whom the network does not learn from
     whole: list[Whole]
-    halves: tuple[list[Composition], list[Composition]]  # of each half of all people
+    halves: tuple[list[Lesson], list[Lesson]]  # of each half of all people
 
 
 def draw_material(
@@ -49,18 +49,18 @@ def draw_material(
 ) -> Material:
     """Divide the people and draw all compositions. Raises DataError where there is nothing to learn."""
     held, whole = dict[str, Composition](), list[Whole]()
-    learned: list[Composition] = []
-    halves: tuple[list[Composition], list[Composition]] = ([], [])
+    lessons: list[Lesson] = []
+    halves: tuple[list[Lesson], list[Lesson]] = ([], [])
     own, validating = (_for_kind(some, config.train.kind) for some in (recipes, validation.RECIPES))
 
-    def several(part: LabelledGallery) -> Iterator[Composition]:
+    def several(part: LabelledGallery) -> Iterator[Lesson]:
         for recipe in own:
             for variant in redraw(recipe, config.train.draws, generator):
-                yield draw(part, variant, config, generator)
+                yield draw_lesson(draw(part, variant, config, generator), generator)
 
     for number, gallery in enumerate(galleries, 1):
         is_held = split_identities(gallery.labels, config.train.validation_share, generator)
-        learned += several(take(gallery, ~is_held))
+        lessons += several(take(gallery, ~is_held))
         for recipe in validating:
             name = f"gallery {number}, {recipe.name}"
             held[name] = draw(take(gallery, is_held), recipe, config, generator)
@@ -72,21 +72,18 @@ def draw_material(
             whole.append(Whole(draw(gallery, recipe, config, generator), first))
         halves[0].extend(several(take(gallery, in_first)))
         halves[1].extend(several(take(gallery, ~in_first)))
-    examples = draw_all(learned, config, generator)
-    if not examples:
+    if not any(len(labels) > 1 for lesson in lessons for labels in lesson.labels):
         raise DataError(
             "no coarse group of the labelled galleries holds two images: lower coarse_groups.thresholds, "
             "or set them to auto"
         )
-    return Material(examples, held, whole, halves)
+    return Material(lessons, held, whole, halves)
 
 
-def draw_all(
-    compositions: Sequence[Composition], config: Config, generator: np.random.Generator
-) -> list[list[Example]]:
-    """Draw the examples of each composition that has some."""
-    drawn = [draw_examples(one, config.train.kind, config, generator) for one in compositions]
-    return [some for some in drawn if some]
+def all_examples(lessons: Iterable[Lesson], config: Config) -> list[list[Example]]:
+    """Give the examples of each composition that has some."""
+    found = [examples_of(lesson, config) for lesson in lessons]
+    return [some for some in found if some]
 
 
 def _for_kind(recipes: Sequence[Recipe], kind: str) -> list[Recipe]:

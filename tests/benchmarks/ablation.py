@@ -36,10 +36,11 @@ from faceclust_spark.kernels.model import Model, save_model
 from faceclust_spark.kernels.readings import QUALITIES, READINGS
 from faceclust_spark.kernels.relations import NODE_INPUTS, PAIR_INPUTS
 from faceclust_spark.training.card import write_card
-from faceclust_spark.training.galleries import RECIPES
+from faceclust_spark.training.examples import Example
+from faceclust_spark.training.galleries import RECIPES, Composition
 from faceclust_spark.training.halves import Learned
 from faceclust_spark.training.loop import learn_beside, new_network, optimise
-from faceclust_spark.training.material import Material, draw_material
+from faceclust_spark.training.material import all_examples, draw_material
 
 _NEVER = 1e30  # scale of an input that is not to be seen
 
@@ -77,7 +78,8 @@ VARIANTS = {
 class Prepared(NamedTuple):
     """What all variants of one seed share."""
 
-    material: Material
+    examples: list[list[Example]]
+    held: dict[str, Composition]
     card: dict[str, Any]
     learned: Learned
     config: Config
@@ -96,7 +98,7 @@ def prepare(known: list[Faces], config: Config) -> Prepared:
         raise SystemExit("there are too few people to learn from")
     card["joiner"] = {"inputs": MEETING_INPUTS}
     card["calibration"] = learned.calibration._asdict()
-    return Prepared(material, card, learned, config)
+    return Prepared(all_examples(material.lessons, config), material.held, card, learned, config)
 
 
 def train_variant(variant: Variant, prepared: Prepared) -> Model:
@@ -104,9 +106,9 @@ def train_variant(variant: Variant, prepared: Prepared) -> Model:
     torch.manual_seed(prepared.config.train.seed)
     generator = np.random.default_rng(prepared.config.train.seed)
     card = {**prepared.card, "network": {**prepared.card["network"], **variant.network}}
-    network = new_network(card["network"], prepared.material.examples)
+    network = new_network(card["network"], prepared.examples)
     blind(network, variant)
-    trained = optimise(Model(network, card), prepared.material, prepared.config, generator)
+    trained = optimise(Model(network, card), prepared.examples, prepared.held, prepared.config, generator)
     return replace(trained.model, joiner=prepared.learned.joiner)
 
 
