@@ -29,8 +29,8 @@ from faceclust_spark.kernels.in_memory import (
     scale_of,
 )
 from faceclust_spark.kernels.neighbours import find_neighbours
-from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.rounds import Placed, Played, join_clusters
+from faceclust_spark.kernels.standing import NO_CLUSTER
 from faceclust_spark.kernels.threads import map_parts
 from faceclust_spark.stages.cells import cells_frame
 from faceclust_spark.stages.coarse_groups import groups_to_batches

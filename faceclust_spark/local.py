@@ -29,8 +29,8 @@ from faceclust_spark.kernels.in_memory import (
     scale_of,
 )
 from faceclust_spark.kernels.neighbours import find_neighbours
-from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.rounds import Gallery, join_clusters
+from faceclust_spark.kernels.standing import NO_CLUSTER
 
 if TYPE_CHECKING:
     from faceclust_spark.kernels.groups import CoarseGroups

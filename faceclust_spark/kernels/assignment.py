@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from faceclust_spark.kernels.recluster import NO_CLUSTER, recluster
+from faceclust_spark.kernels.recluster import recluster
+from faceclust_spark.kernels.standing import NO_CLUSTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -13,15 +13,18 @@ from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.calibration import Calibration, calibrate, calibration_inputs
 from faceclust_spark.kernels.contraction import contract
 from faceclust_spark.kernels.refine import LOG_ODDS_STEPS, PairLogOdds, Refinement
-from faceclust_spark.kernels.triangles import triangle_rows
+from faceclust_spark.kernels.standing import (
+    NO_CLUSTER,
+    Standing,
+    mean_log_odds,
+    move_to_nearer,
+    pair_rows,
+)
 
 NEEDS_PAIRS = (
     "clusters.rule=correlation needs refined similarities, and a model of kind `literal` gives none: "
     "set clusters.rule=confidence, or use another model"
 )
-
-
-NO_CLUSTER = -1  # in place of a label: no other cluster came into question
 
 
 class Clustering(NamedTuple):
@@ -31,14 +34,6 @@ class Clustering(NamedTuple):
     confidences: NDArray[np.float32]  # (n,) 0 to 1
     runner_ups: NDArray[np.int64]  # (n,) label of the next best cluster, or NO_CLUSTER
     margins: NDArray[np.float32]  # (n,) log-odds by which the own cluster is ahead of it, or NaN
-
-
-class Standing(NamedTuple):
-    """How each image stands to the clusters of its group, by mean log-odds; NaN where no pair is known."""
-
-    own: NDArray[np.float64]  # (n,) to its own cluster's others
-    best: NDArray[np.float64]  # (n,) to the best other cluster
-    rival: NDArray[np.int64]  # (n,) label of that one (ties: the smaller), or NO_CLUSTER
 
 
 def recluster(
@@ -52,8 +47,9 @@ def recluster(
     """Divide a root group, or several put together, into clusters; every image ends in exactly one.
 
     `correlation`: greedy additive edge contraction on the refined log-odds, into which the confidences
-    have gone. `confidence`, the patent's letter: of the nested groups the best set that does not
-    overlap, from which images of low confidence leave.
+    have gone; then images that are clearly nearer to another person's cluster move there. `confidence`,
+    the patent's letter: of the nested groups the best set that does not overlap, from which images of low
+    confidence leave.
 
     Shapes: `(n,)` ascending in each root group, `(t, n)` lowest threshold first. photos: `(n,)`, equal
     numbers for images of one photo, -1 for none; with `same_photo: apart` they never share a cluster.
@@ -71,7 +67,11 @@ def recluster(
         raise ConfigError(NEEDS_PAIRS)
     links = _links(refinement.pairs, size, config)
     labels = contract(size, *links, _photo_pairs(apart, size))
-    standing = mean_log_odds(face_ids[labels], refinement.pairs, size)
+    standing = mean_log_odds(labels, refinement.pairs, size)
+    if config.move_lead is not None:
+        moved = move_to_nearer(labels, standing, refinement.pairs, config.move_lead, apart)
+        if moved is not labels:
+            labels, standing = moved, mean_log_odds(moved, refinement.pairs, size)
     # To stay alone is worth log-odds of 0: as likely as not.
     margins = (np.nan_to_num(standing.own) - standing.best).astype(np.float32)
     confidences = _own_confidences(standing)
@@ -80,35 +80,18 @@ def recluster(
         member = (sizes > 1) & ~np.isnan(standing.own)
         inputs = calibration_inputs(standing.own[member], margins[member], sizes[member])
         confidences[member] = calibrate(calibration, inputs)
-    return Clustering(face_ids[labels], confidences, standing.rival, margins)
-
-
-def mean_log_odds(labels: NDArray[np.int64], pairs: PairLogOdds, size: int) -> Standing:
-    """Give each image's mean log-odds to its own cluster's others, and to the best other cluster.
-
-    Over the pairs that are known.
-    """
-    clusters, numbers = np.unique(labels, return_inverse=True)
-    first, second = _pair_rows(pairs, size)
-    own, best, rival = _means_by_cluster(first, second, pairs.log_odds, numbers, len(clusters))
-    named = np.append(clusters, NO_CLUSTER)[rival]
-    return Standing(own / LOG_ODDS_STEPS, best / LOG_ODDS_STEPS, named)
+    rivals = np.where(standing.rival == NO_CLUSTER, NO_CLUSTER, face_ids[standing.rival])
+    return Clustering(face_ids[labels], confidences, rivals, margins)
 
 
 def _links(
     pairs: PairLogOdds, size: int, config: ClustersConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Give rows and weights of the links: log-odds less the bias, clipped."""
-    first, second = _pair_rows(pairs, size)
+    first, second = pair_rows(pairs, size)
     limit = round(config.clip * LOG_ODDS_STEPS)
     weight = pairs.log_odds.astype(np.int64) - round(config.bias * LOG_ODDS_STEPS)
     return first, second, np.clip(weight, -limit, limit)
-
-
-def _pair_rows(pairs: PairLogOdds, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    if len(pairs.first) or not len(pairs.log_odds):
-        return pairs.first.astype(np.int64), pairs.second.astype(np.int64)
-    return triangle_rows(size)
 
 
 def _photo_pairs(photos: NDArray[np.int64] | None, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -135,45 +118,6 @@ def _pairs_of_equals(values, rows):  # type: ignore[no-untyped-def]
             first.append(rows[i])
             second.append(rows[j])
     return np.array(first, np.int64), np.array(second, np.int64)
-
-
-@numba.njit(cache=True, nogil=True)
-def _means_by_cluster(first, second, value, numbers, clusters):  # type: ignore[no-untyped-def]
-    """Give each image's mean value to its own cluster's others, and the largest to another cluster, with it.
-
-    Sums of integers, image by image over its pairs: exact, and in memory that follows the pairs.
-    """
-    size = len(numbers)
-    starts = np.zeros(size + 1, np.int64)
-    for p in range(len(first)):
-        starts[first[p] + 1] += 1
-        starts[second[p] + 1] += 1
-    starts = np.cumsum(starts)
-    ends = starts.copy()
-    cluster, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int16)
-    for p in range(len(first)):
-        i, j = first[p], second[p]
-        cluster[ends[i]], values[ends[i]] = numbers[j], value[p]
-        cluster[ends[j]], values[ends[j]] = numbers[i], value[p]
-        ends[i] += 1
-        ends[j] += 1
-    own, best, rival = np.full(size, np.nan), np.full(size, np.nan), np.full(size, -1)
-    sums, counts = np.zeros(clusters, np.int64), np.zeros(clusters, np.int64)
-    for i in range(size):
-        for p in range(starts[i], starts[i + 1]):
-            sums[cluster[p]] += values[p]
-            counts[cluster[p]] += 1
-        for p in range(starts[i], starts[i + 1]):
-            k = cluster[p]
-            if counts[k] == 0:
-                continue
-            mean = sums[k] / counts[k]
-            if k == numbers[i]:
-                own[i] = mean
-            elif not best[i] >= mean or (best[i] == mean and k < rival[i]):  # nor NaN
-                best[i], rival[i] = mean, k
-            sums[k] = counts[k] = 0
-    return own, best, rival
 
 
 def _own_confidences(standing: Standing) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from faceclust_spark.kernels.meetings import (
     rank_hosts,
     take_census,
 )
-from faceclust_spark.kernels.recluster import NO_CLUSTER
+from faceclust_spark.kernels.standing import NO_CLUSTER
 
 if TYPE_CHECKING:
     from faceclust_spark.config import RoundsConfig

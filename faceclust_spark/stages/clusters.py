@@ -14,8 +14,8 @@ from faceclust_spark.kernels.assignment import (
     assign_faces,
     shared_photos,
 )
-from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.refined import batch_refined, join_refined
+from faceclust_spark.kernels.standing import NO_CLUSTER
 from faceclust_spark.stages.confidences import read_refinements
 from faceclust_spark.stages.output import to_arrow_schema
 from faceclust_spark.tables import columns as c

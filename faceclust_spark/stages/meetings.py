@@ -23,8 +23,8 @@ from faceclust_spark.kernels.meetings import (
     meeting_inputs,
     rank_hosts,
 )
-from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.rounds import Described, choose_hosts, sigmoid
+from faceclust_spark.kernels.standing import NO_CLUSTER
 from faceclust_spark.stages.output import to_arrow_schema
 from faceclust_spark.stages.root_groups import whole_groups
 from faceclust_spark.tables import columns as c

@@ -10,8 +10,9 @@ from faceclust_spark.kernels.calibration import (
     calibration_inputs,
     fit_calibration,
 )
-from faceclust_spark.kernels.recluster import mean_log_odds, recluster
+from faceclust_spark.kernels.recluster import recluster
 from faceclust_spark.kernels.refine import PairLogOdds, Refinement
+from faceclust_spark.kernels.standing import mean_log_odds
 
 TRUE = Calibration(0.5, 0.6, 0.25, -0.3)
 

@@ -7,8 +7,9 @@ from faceclust_spark.config import ClustersConfig
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels import contraction as kernel
 from faceclust_spark.kernels.contraction import contract
-from faceclust_spark.kernels.recluster import NO_CLUSTER, mean_log_odds, recluster
+from faceclust_spark.kernels.recluster import recluster
 from faceclust_spark.kernels.refine import PairLogOdds, Refinement
+from faceclust_spark.kernels.standing import mean_log_odds, move_to_nearer
 
 NOBODY = (np.empty(0, np.int64), np.empty(0, np.int64))
 EMPTY = np.empty(0, np.int32)
@@ -155,27 +156,6 @@ def pair_up(seed, size, dense):
     return PairLogOdds(first.astype(np.int32), second.astype(np.int32), steps), first, second, steps
 
 
-@pytest.mark.parametrize("dense", [True, False])
-@pytest.mark.parametrize("seed", range(10))
-def test_mean_log_odds_equal_brute_force(seed, dense):
-    size = 14
-    pairs, first, second, steps = pair_up(seed, size, dense)
-    labels = np.random.default_rng(seed).integers(5, size=size)
-    own, best, rival = mean_log_odds(labels, pairs, size)
-    matrix = np.full((size, size), np.nan)
-    matrix[first, second] = matrix[second, first] = steps / 256
-    for row in range(size):
-        means = {}
-        for label in set(labels.tolist()):
-            known = [x for x in matrix[row, labels == label].tolist() if not np.isnan(x)]
-            if known:
-                means[label] = sum(known) / len(known)
-        assert own[row] == pytest.approx(means.pop(labels[row], np.nan), nan_ok=True)
-        assert best[row] == pytest.approx(max(means.values(), default=np.nan), nan_ok=True)
-        first = min((label for label in means if means[label] == max(means.values())), default=NO_CLUSTER)
-        assert rival[row] == first
-
-
 def refinement(pairs, size, thresholds=2, confidences=None):
     if confidences is None:
         confidences = np.full((thresholds, size), 0.5, np.float32)
@@ -184,18 +164,22 @@ def refinement(pairs, size, thresholds=2, confidences=None):
 
 @pytest.mark.parametrize("same_photo", ["apart", "allowed"])
 @pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("lead", [None, 0.5])
 @pytest.mark.parametrize("seed", range(10))
-def test_correlation_equals_the_slow_greedy_on_clipped_log_odds(seed, dense, same_photo):
+def test_correlation_equals_the_slow_greedy_on_clipped_log_odds(seed, lead, dense, same_photo):
     size = 18
     pairs, first, second, steps = pair_up(seed, size, dense)
     face_ids = np.sort(np.random.default_rng(seed).choice(2**62, size, replace=False))
     photos = np.random.default_rng(seed).integers(-1, 6, size=size)
-    config = ClustersConfig(bias=0.75, clip=3.0, same_photo=same_photo)
+    config = ClustersConfig(bias=0.75, clip=3.0, same_photo=same_photo, move_lead=lead)
     found = recluster(face_ids, np.zeros((2, size), np.int64), refinement(pairs, size), config, photos)
     weight = np.clip(steps.astype(int) - 192, -768, 768)
     together = [(a, b) for a, b in itertools.combinations(range(size), 2) if photos[a] == photos[b] >= 0]
     never = np.array(together).T.reshape(2, -1) if same_photo == "apart" else NOBODY
     labels = greedy(size, first, second, weight, never)
+    if lead is not None:
+        apart = photos if same_photo == "apart" else None
+        labels = move_to_nearer(labels, mean_log_odds(labels, pairs, size), pairs, lead, apart)
     np.testing.assert_array_equal(found.labels, face_ids[labels])
     own, best, rival = mean_log_odds(face_ids[labels], pairs, size)
     np.testing.assert_array_equal(found.runner_ups, rival)

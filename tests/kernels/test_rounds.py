@@ -12,7 +12,6 @@ from faceclust_spark.kernels.joiner import MEMBERS, Joiner, join_log_odds
 from faceclust_spark.kernels.meetings import MEETING_INPUTS
 from faceclust_spark.kernels.nearest import Scale
 from faceclust_spark.kernels.neighbours import NeighbourLists
-from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.rounds import (
     Described,
     Gallery,
@@ -24,6 +23,7 @@ from faceclust_spark.kernels.rounds import (
     part_rivals,
     settle,
 )
+from faceclust_spark.kernels.standing import NO_CLUSTER
 
 SCALE = Scale(0.0, 0.1)
 

@@ -14,8 +14,8 @@ from faceclust_spark.kernels.encounters import neighbour_links
 from faceclust_spark.kernels.joiner import Joiner
 from faceclust_spark.kernels.model import Model, model_bytes
 from faceclust_spark.kernels.neighbours import find_neighbours
-from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.rounds import Gallery, Placed, join_clusters
+from faceclust_spark.kernels.standing import NO_CLUSTER
 from faceclust_spark.stages.meetings import Nodes
 from faceclust_spark.stages.neighbours import lists_to_batches
 from faceclust_spark.stages.rounds import play_rounds

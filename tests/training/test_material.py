@@ -7,9 +7,9 @@ from labelled_people import SMALL, make_gallery, settings
 from faceclust_spark.kernels.assignment import MEMBER
 from faceclust_spark.kernels.attributes import attribute_statistics
 from faceclust_spark.kernels.grid import normalise
-from faceclust_spark.kernels.recluster import NO_CLUSTER
 from faceclust_spark.kernels.refine import GroupInputs
 from faceclust_spark.kernels.rounds import Placed
+from faceclust_spark.kernels.standing import NO_CLUSTER
 from faceclust_spark.training.calibrating import judge
 from faceclust_spark.training.examples import confidence_targets, pair_targets
 from faceclust_spark.training.galleries import (
