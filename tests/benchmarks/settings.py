@@ -84,6 +84,7 @@ _LINKS_ALONE = ("confidences.dense_size=2", "confidences.block_neighbours=40")
 CHANGES = {
     "defaults": Change("defaults"),
     "no_rounds": Change("without rounds", ("rounds.count=0",)),
+    "no_moves": Change("no image moves to a nearer cluster", ("clusters.move_lead=null",)),
     "two_rounds": Change("two rounds", ("rounds.count=2",)),
     "one_threshold": Change("one first threshold", ("coarse_groups.spread=[0]",)),
     "k_20": Change("`neighbours.k` 20", ("neighbours.k=20",)),
