@@ -129,9 +129,9 @@ def write_thresholds(run: Run) -> Outcome:
         run.write(schemas.THRESHOLDS, thresholds_frame(run.spark, chosen))
         run.known.thresholds = chosen
     chosen = run.thresholds()
-    log.info(
-        "%-14s %s: %s", "thresholds", ", ".join(f"{t:.3f}" for t in chosen.groups), chosen.groups_chosen_by
-    )
+    levels = ", ".join(f"{t:.3f}" for t in chosen.groups)
+    log.info("%-14s %s: %s", "thresholds", levels, chosen.groups_chosen_by)
+    log.info("%-14s floor %.3f: %s", "thresholds", chosen.floor, chosen.floor_chosen_by)
     if chosen.doubt:
         log.warning("%s", chosen.doubt)
     return Outcome(1 + len(chosen.groups), unit="thresholds")

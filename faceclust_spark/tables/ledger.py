@@ -106,7 +106,8 @@ class Ledger:
         def note() -> None:
             self._write(name, FINISHED, started, took, outcome, asked.result(), message)
             largest = "" if outcome.largest_group is None else f", largest group {outcome.largest_group:,}"
-            log.info("%-14s %s %s%s, %.1f s", name, f"{outcome.rows:,}", outcome.unit, largest, took)
+            unit = outcome.unit.removesuffix("s") if outcome.rows == 1 else outcome.unit
+            log.info("%-14s %s %s%s, %.1f s", name, f"{outcome.rows:,}", unit, largest, took)
 
         self._wait()
         self._pending = self._writer.submit(note)

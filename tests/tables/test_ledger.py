@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 
 import pytest
 
@@ -32,6 +33,14 @@ def test_a_stage_is_written_with_its_inputs_and_result(spark, store):
     assert entry[c.CONFIG_HASH] == CONFIG.hash()
     assert {"pyspark", "delta-spark", "numpy"} <= set(dict(entry[c.PACKAGES]))
     assert entry[c.SECONDS] >= 0
+
+
+def test_the_log_counts_what_a_stage_wrote(spark, store, caplog):
+    with caplog.at_level(logging.INFO, logger="faceclust_spark"):
+        _finish(Ledger(spark, store, CONFIG, "one"), "cells", Outcome(1, unit="cells"))
+        _finish(Ledger(spark, store, CONFIG, "two"), "groups", Outcome(1_200, 50, unit="groups"))
+    told = [message.rsplit(",", 1)[0] for message in caplog.messages]
+    assert told == ["cells          1 cell", "groups         1,200 groups, largest group 50"]
 
 
 def test_a_resumed_run_knows_what_was_finished_and_what_failed(spark, store):
