@@ -167,10 +167,10 @@ class ClustersConfig(Section):
 
     # by the refined similarities, or by the confidences alone (the patent's letter)
     rule: Literal["correlation", "confidence"] = "correlation"
-    bias: Annotated[float, Field(ge=-20, le=20)] = 1.75  # log-odds that speak for one person only above it
-    clip: Annotated[float, Field(gt=0, le=30)] = 4.0  # no link counts for more than this
-    # log-odds by which another person's cluster is nearer to an image that moves there; null: none moves
-    move_lead: Annotated[float, Field(ge=0, le=60)] | None = 1.0
+    bias: Annotated[float, Field(ge=-20, le=20)] = 1.75  # in joining, log-odds speak for one person above it
+    clip: Annotated[float, Field(gt=0, le=30)] = 4.0  # in joining no link counts for more than this
+    # an image moves to another person's cluster that is nearer by more than this, in log-odds; null: none
+    move_lead: Annotated[float, Field(ge=0, le=60)] | None = 1.5
     min_confidence: Share = 0.5  # rule `confidence`: a face below it leaves its group
     same_photo: Literal["apart", "allowed"] = "apart"  # two faces of one photo in one cluster
 

@@ -197,7 +197,7 @@ class Explanation:
         needed = self.compared.bias * (self.compared.pairs_between or 0)
         if (self.compared.log_odds_between or 0.0) < needed:
             return "they were compared, and the pairs between their clusters speak against one person"
-        return "they were compared, but what links their clusters was too weak to join them"
+        return "they were compared, but what linked their clusters was too weak to join them"
 
     def _why_not_met(self) -> str:
         if any(one.log_odds > self.least_log_odds for one in self.meetings):

@@ -48,7 +48,7 @@ def test_mean_log_odds_equal_brute_force(seed, dense):
 
 def move_slowly(labels, matrix, lead, photos):
     """Look at one image after the other, with sums over the matrix."""
-    moved, shown = labels.copy(), {(a, p) for a, p in zip(labels, photos, strict=True) if p >= 0}
+    wanted = {}
     for row, own in enumerate(labels):
         others = (labels == own) & (np.arange(len(labels)) != row)
         if np.isnan(matrix[row, others]).all():
@@ -62,6 +62,12 @@ def move_slowly(labels, matrix, lead, photos):
         if best is None or means[best] <= 0 or means[best] - np.nanmean(matrix[row, others]) <= lead:
             continue
         if np.nansum(matrix[np.ix_(others, labels == best)]) >= 0:
+            continue
+        wanted[row] = best
+    left = {labels[row] for row in wanted}
+    moved, shown = labels.copy(), {(a, p) for a, p in zip(labels, photos, strict=True) if p >= 0}
+    for row, best in wanted.items():
+        if best in left:
             continue
         if photos[row] < 0 or (best, photos[row]) not in shown:
             moved[row] = best
@@ -85,7 +91,7 @@ def test_moves_equal_slow_ones(dense, lead, apart):
         expected = move_slowly(labels, matrix, lead, photos if apart else np.full(size, -1))
         np.testing.assert_array_equal(found, expected)
         moves += (found != labels).sum()
-    assert moves > 20
+    assert moves > 10
 
 
 def caught(between):
@@ -117,6 +123,16 @@ def test_no_image_goes_where_its_photo_is_shown():
     assert move_to_nearer(labels, standing, pairs, 0.0, photos) is labels
     photos[7] = 4
     assert move_to_nearer(labels, standing, pairs, 0.0, photos)[CAUGHT] == CAUGHT
+
+
+def test_two_images_that_want_each_other_stay():
+    links = {(0, 1): 5.8, (2, 3): 5.8, (1, 3): 25, (1, 2): -5, (0, 3): -5, (0, 2): -12}
+    first, second = np.array(list(links)).T.astype(np.int32)
+    pairs = PairLogOdds(first, second, np.rint(np.array(list(links.values())) * 256).astype(np.int16))
+    labels = np.array([0, 0, 2, 2])
+    standing = mean_log_odds(labels, pairs, 4)
+    assert (standing.best - standing.own).round(1).tolist() == [-14.3, 4.2, -14.3, 4.2]
+    assert move_to_nearer(labels, standing, pairs, 1.0, None) is labels
 
 
 def test_nobody_moves_within_one_cluster_or_without_pairs():
