@@ -56,6 +56,7 @@ def test_sources_are_left_as_they_were():
         ("neighbours.floor=auto", lambda c: c.neighbours.floor == "auto"),
         ("coarse_groups.thresholds=[0.5, 0.3]", lambda c: c.coarse_groups.thresholds == (0.3, 0.5)),
         ("ingest.columns.quality=null", lambda c: c.ingest.columns.quality is None),
+        ("clusters.move_lead=null", lambda c: c.clusters.move_lead is None),
         ("source=s3://a/b=c", lambda c: c.source == "s3://a/b=c"),
         ("ingest.extra=[source, camera]", lambda c: c.ingest.extra == ("source", "camera")),
         (" clusters.rule = confidence", lambda c: c.clusters.rule == "confidence"),
