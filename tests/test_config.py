@@ -107,6 +107,7 @@ OUT_OF_RANGE = [
     "similarities.face_weight=-0.1",
     "clusters.rule=magic",
     "clusters.clip=0",
+    "clusters.move_lead=-1",
     "train.validation_share=1",
     "train.layers=0",
     "ingest.max_quarantined_share=nan",
