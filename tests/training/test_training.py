@@ -19,7 +19,7 @@ from faceclust_spark.training.galleries import (
     Recipe,
     draw,
 )
-from faceclust_spark.training.loop import train
+from faceclust_spark.training.loop import _mean_and_deviation, train
 from faceclust_spark.training.validation import CHANCE, evaluate, stale_for
 
 
@@ -209,3 +209,13 @@ def test_hopeless_galleries_end_with_numbers(kind):
 def test_any_share_for_validation_leaves_both_sides_with_people(share):
     made = train([make_gallery(people=12)], settings("train.steps=2", f"train.validation_share={share}"))
     assert len(made.log) == 1
+
+
+def test_scales_of_inputs_are_those_of_all_rows_in_double_precision():
+    generator = np.random.default_rng(0)
+    parts = [generator.normal(7, 0.01, (rows, 3)).astype(np.float32) for rows in (400_000, 1, 300_000)]
+    mean, deviation = _mean_and_deviation(parts)
+    rows = np.concatenate(parts).astype(np.float64)
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(deviation, rows.std(0), rtol=1e-9)
+    assert abs(np.concatenate(parts).mean(0) - mean).max() > 1e-6  # single ones are not enough
