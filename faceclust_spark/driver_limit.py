@@ -20,16 +20,19 @@ _COMPONENT = 10  # bytes, with the copies that are made
 _SENT = 200  # bytes of a face that are sent with its vector: attributes, ids, what Arrow adds
 _ADDED = 1.25  # by Spark, to the bytes of a source's rows
 _SOURCE_HERE, _SOURCE_ANYWHERE = 1 << 29, 1 << 28  # bytes that are sent at most; a heap of 1 GB holds them
+_HEAP_SHARE = 3  # a larger heap of the driver's holds a third of its size
 _RESULT, _SPARKS_RESULT = "spark.driver.maxResultSize", "1g"  # as Spark has it by itself
+_HEAP, _SPARKS_HEAP = "spark.driver.memory", "1g"
 _SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class Place(NamedTuple):
-    """Where a session's tasks run, and how much they may send to the driver at once."""
+    """Where a session's tasks run, how much they may send to the driver at once, and the driver's heap."""
 
     one_machine: bool  # the driver's own, as on `local[*]`
     result_bytes: int | None = None  # spark.driver.maxResultSize; None: any
+    heap_bytes: int = 1 << 30  # spark.driver.memory
 
 
 def most_faces(config: SparkConfig, dimension: int, place: Place) -> int:
@@ -51,8 +54,12 @@ def most_faces(config: SparkConfig, dimension: int, place: Place) -> int:
 
 
 def may_be_sent(size: int, place: Place) -> bool:
-    """Tell whether a source of so many bytes may be sent to the driver at once."""
-    most = _SOURCE_HERE if place.one_machine else _SOURCE_ANYWHERE
+    """Tell whether a source of so many bytes may be sent to the driver at once.
+
+    512 MB or a third of the driver's heap where driver and tasks share one machine, 256 MB elsewhere.
+    """
+    here = max(_SOURCE_HERE, place.heap_bytes // _HEAP_SHARE)
+    most = here if place.one_machine else _SOURCE_ANYWHERE
     return size <= most and (place.result_bytes is None or size * _ADDED <= place.result_bytes)
 
 
@@ -66,21 +73,27 @@ def machine_memory() -> int:
 
 
 def place_of(session: SparkSession) -> Place:
-    """Ask a session where its tasks run, and what they may send."""
+    """Ask a session where its tasks run, what they may send, and the size of its heap."""
     from pyspark.sql.utils import is_remote
 
     here = not is_remote() and (session.conf.get("spark.master", None) or "").startswith("local")
-    return Place(here, _bytes_of(session.conf.get(_RESULT, None) or _SPARKS_RESULT))
+    heap = session.conf.get(_HEAP, None) or _SPARKS_HEAP
+    return _place(here, session.conf.get(_RESULT, None) or _SPARKS_RESULT, heap)
 
 
 def place_of_plan(config: SparkConfig, cores: int) -> Place:
-    """Tell where the tasks of a session that this package starts will run, and what they may send.
+    """Tell where the tasks of a session that this package starts will run, what they may send, and its heap.
 
     More cores than this machine has are a cluster's, which has Spark's own limit unless the config sets one.
     So has a session that somebody else starts on this machine, which `place_of` sees and a plan cannot.
     """
     here = cores <= (os.cpu_count() or 1) and (config.master or "local").startswith("local")
-    return Place(here, _bytes_of(config.settings.get(_RESULT, "0" if here else _SPARKS_RESULT)))
+    result = config.settings.get(_RESULT, "0" if here else _SPARKS_RESULT)
+    return _place(here, result, config.settings.get(_HEAP, config.driver_memory))
+
+
+def _place(here: bool, result: str, heap: str) -> Place:
+    return Place(here, _bytes_of(result), _bytes_of(heap) or 1 << 30)
 
 
 def _bytes_of(told: str) -> int | None:

@@ -51,6 +51,9 @@ def test_what_is_set_counts_everywhere(faces):
         (Place(True), GIB // 2),
         (Place(False), GIB // 4),
         (Place(True, GIB), GIB // 2),
+        (Place(True, None, 3 * GIB), GIB),
+        (Place(True, GIB, 3 * GIB), GIB * 4 // 5),
+        (Place(False, None, 30 * GIB), GIB // 4),
         (Place(True, GIB // 8), GIB // 10),
         (Place(False, GIB // 8), GIB // 10),
     ],
@@ -82,6 +85,8 @@ def test_a_container_has_what_its_limit_leaves(monkeypatch, tmp_path):
         ({"spark.master": "yarn"}, Place(False, GIB)),
         ({"spark.master": "yarn", "spark.driver.maxResultSize": "0"}, Place(False)),
         ({"spark.driver.maxResultSize": "128m"}, Place(False, GIB // 8)),
+        ({"spark.driver.memory": "6g"}, Place(False, GIB, 6 * GIB)),
+        ({"spark.driver.memory": "1024x"}, Place(False, GIB)),
     ],
 )
 def test_a_session_tells_where_its_tasks_run(settings, expected):
@@ -90,17 +95,18 @@ def test_a_session_tells_where_its_tasks_run(settings, expected):
 
 
 def test_a_session_of_ours_sends_whatever_fits(spark):
-    assert place_of(spark) == Place(True)
+    assert place_of(spark) == Place(True, None, 3 * GIB)
 
 
 @pytest.mark.parametrize(
     ("master", "cores", "settings", "expected"),
     [
-        (None, 2, {}, Place(True)),
-        ("local[2]", 2, {"spark.driver.maxResultSize": "512m"}, Place(True, GIB // 2)),
-        ("local[2]", 3, {}, Place(False, GIB)),
-        ("spark://here:7077", 1, {}, Place(False, GIB)),
-        (None, 1_000, {"spark.driver.maxResultSize": "0"}, Place(False)),
+        (None, 2, {}, Place(True, None, 4 * GIB)),
+        (None, 2, {"spark.driver.memory": "2g"}, Place(True, None, 2 * GIB)),
+        ("local[2]", 2, {"spark.driver.maxResultSize": "512m"}, Place(True, GIB // 2, 4 * GIB)),
+        ("local[2]", 3, {}, Place(False, GIB, 4 * GIB)),
+        ("spark://here:7077", 1, {}, Place(False, GIB, 4 * GIB)),
+        (None, 1_000, {"spark.driver.maxResultSize": "0"}, Place(False, None, 4 * GIB)),
     ],
 )
 def test_a_plan_knows_the_place_by_its_cores_and_settings(monkeypatch, master, cores, settings, expected):
