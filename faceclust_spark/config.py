@@ -213,7 +213,7 @@ class SparkConfig(Section):
 
     master: str | None = None  # None: what spark-submit or SPARK_REMOTE says, else local[*]
     jars: str | None = None  # folder with Delta's jars, for machines without network
-    driver_memory: str = "4g"  # local mode: driver and tasks share it
+    driver_memory: str = "4g"  # local mode: driver and tasks share it; a third may be a source to be checked
     shuffle_partitions: Positive | Auto = "auto"  # auto: twice the cores of a local session
     # Galleries of up to so many faces are clustered in the driver's process, which Spark's tasks would keep
     # waiting; 0: never. auto: 200,000; on a local session up to 1,000,000, if half of the memory holds them.

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from faceclust_spark.session_settings import LAUNCHED_HEAP
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -20,9 +22,9 @@ _COMPONENT = 10  # bytes, with the copies that are made
 _SENT = 200  # bytes of a face that are sent with its vector: attributes, ids, what Arrow adds
 _ADDED = 1.25  # by Spark, to the bytes of a source's rows
 _SOURCE_HERE, _SOURCE_ANYWHERE = 1 << 29, 1 << 28  # bytes that are sent at most; a heap of 1 GB holds them
-_HEAP_SHARE = 3  # a larger heap of the driver's holds a third of its size
+_HEAP_SHARE, _LARGEST_SOURCE = 3, 3 << 29  # a larger heap holds a third of its size; 1.1 GB was measured
 _RESULT, _SPARKS_RESULT = "spark.driver.maxResultSize", "1g"  # as Spark has it by itself
-_HEAP, _SPARKS_HEAP = "spark.driver.memory", "1g"
+_HEAP = "spark.driver.memory"
 _SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -32,7 +34,7 @@ class Place(NamedTuple):
 
     one_machine: bool  # the driver's own, as on `local[*]`
     result_bytes: int | None = None  # spark.driver.maxResultSize; None: any
-    heap_bytes: int = 1 << 30  # spark.driver.memory
+    heap_bytes: int | None = None  # of the driver's JVM; None: unknown
 
 
 def most_faces(config: SparkConfig, dimension: int, place: Place) -> int:
@@ -56,10 +58,11 @@ def most_faces(config: SparkConfig, dimension: int, place: Place) -> int:
 def may_be_sent(size: int, place: Place) -> bool:
     """Tell whether a source of so many bytes may be sent to the driver at once.
 
-    512 MB or a third of the driver's heap where driver and tasks share one machine, 256 MB elsewhere.
+    Where driver and tasks share one machine the larger of 512 MB and a third of the driver's heap, 1.5 GB at
+    most; 256 MB elsewhere.
     """
-    here = max(_SOURCE_HERE, place.heap_bytes // _HEAP_SHARE)
-    most = here if place.one_machine else _SOURCE_ANYWHERE
+    here = max(_SOURCE_HERE, (place.heap_bytes or 0) // _HEAP_SHARE)
+    most = min(here, _LARGEST_SOURCE) if place.one_machine else _SOURCE_ANYWHERE
     return size <= most and (place.result_bytes is None or size * _ADDED <= place.result_bytes)
 
 
@@ -73,11 +76,14 @@ def machine_memory() -> int:
 
 
 def place_of(session: SparkSession) -> Place:
-    """Ask a session where its tasks run, what they may send, and the size of its heap."""
+    """Ask a session where its tasks run, what they may send, and the size of its heap.
+
+    The heap is known where this process has launched it: `spark.driver.memory` is what somebody asked for.
+    """
     from pyspark.sql.utils import is_remote
 
     here = not is_remote() and (session.conf.get("spark.master", None) or "").startswith("local")
-    heap = session.conf.get(_HEAP, None) or _SPARKS_HEAP
+    heap = session.conf.get(LAUNCHED_HEAP, None) if here else None
     return _place(here, session.conf.get(_RESULT, None) or _SPARKS_RESULT, heap)
 
 
@@ -89,15 +95,15 @@ def place_of_plan(config: SparkConfig, cores: int) -> Place:
     """
     here = cores <= (os.cpu_count() or 1) and (config.master or "local").startswith("local")
     result = config.settings.get(_RESULT, "0" if here else _SPARKS_RESULT)
-    return _place(here, result, config.settings.get(_HEAP, config.driver_memory))
+    return _place(here, result, config.settings.get(_HEAP, config.driver_memory) if here else None)
 
 
-def _place(here: bool, result: str, heap: str) -> Place:
-    return Place(here, _bytes_of(result), _bytes_of(heap) or 1 << 30)
+def _place(here: bool, result: str, heap: str | None) -> Place:
+    return Place(here, _bytes_of(result), _bytes_of(heap or ""))
 
 
 def _bytes_of(told: str) -> int | None:
-    """Read a size as Spark writes it, such as 512m; None for no limit, and for what is not a size."""
+    """Read a size as Spark writes it, such as 512m; None for 0, no limit, and for what is not a size."""
     size = re.fullmatch(r"(\d+)([kmgt]?)b?", told.strip().lower())
     if size is None or size[1] == "0":
         return None

@@ -29,6 +29,7 @@ from faceclust_spark.errors import (
 )
 from faceclust_spark.java import check_java
 from faceclust_spark.session_settings import (
+    LAUNCHED_HEAP,
     THREAD_LIMITS,
     all_settings,
     given_settings,
@@ -140,14 +141,22 @@ def _submitted_session(config: SparkConfig) -> SparkSession:
 
 
 def _start(config: SparkConfig, remote: str | None, quick: bool) -> SparkSession:
-    """Launch a JVM and build the session in it; remote `local[...]` makes it a Spark Connect server."""
+    """Launch a JVM and build the session in it; remote `local[...]` makes it a Spark Connect server.
+
+    A JVM that is there already, of a session that was stopped, keeps the heap that it was launched with, and
+    this setting.
+    """
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
     check_java()
+    ready = prepared_settings(config, remote, quick)
+    settings = all_settings(config, remote, quick, ready)
+    if SparkContext._gateway is None:
+        settings[LAUNCHED_HEAP] = settings["spark.driver.memory"]
     builder = SparkSession.builder.appName(_NAME)
     builder = builder.remote(remote) if remote else builder.master(config.master or "local[*]")
-    ready = prepared_settings(config, remote, quick)
-    for name, value in all_settings(config, remote, quick, ready).items():
+    for name, value in settings.items():
         builder = builder.config(name, value)
     if not ready and not config.jars and "spark.jars.packages" not in config.settings:
         from delta import configure_spark_with_delta_pip

@@ -19,6 +19,7 @@ from faceclust_spark.prepared import prepared
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 # With jars, defaults or options of its own.
 _OTHER_SPARK = ("SPARK_HOME", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS")
+LAUNCHED_HEAP = "spark.faceclust.launchedHeap"  # spark.driver.memory of the JVM that this process launched
 _ONE_JVM = re.compile(r"local(\[.*\])?")  # whose tasks run where the driver does; not `local-cluster`
 
 

@@ -16,6 +16,7 @@ from faceclust_spark.driver_limit import (
     place_of,
     place_of_plan,
 )
+from faceclust_spark.session_settings import LAUNCHED_HEAP
 
 GIB = 1 << 30
 
@@ -51,7 +52,9 @@ def test_what_is_set_counts_everywhere(faces):
         (Place(True), GIB // 2),
         (Place(False), GIB // 4),
         (Place(True, GIB), GIB // 2),
+        (Place(True, None, GIB // 2), GIB // 2),
         (Place(True, None, 3 * GIB), GIB),
+        (Place(True, None, 30 * GIB), 3 * GIB // 2),
         (Place(True, GIB, 3 * GIB), GIB * 4 // 5),
         (Place(False, None, 30 * GIB), GIB // 4),
         (Place(True, GIB // 8), GIB // 10),
@@ -85,8 +88,11 @@ def test_a_container_has_what_its_limit_leaves(monkeypatch, tmp_path):
         ({"spark.master": "yarn"}, Place(False, GIB)),
         ({"spark.master": "yarn", "spark.driver.maxResultSize": "0"}, Place(False)),
         ({"spark.driver.maxResultSize": "128m"}, Place(False, GIB // 8)),
-        ({"spark.driver.memory": "6g"}, Place(False, GIB, 6 * GIB)),
-        ({"spark.driver.memory": "1024x"}, Place(False, GIB)),
+        ({"spark.master": "local[2]", LAUNCHED_HEAP: "6144m"}, Place(True, GIB, 6 * GIB)),
+        ({"spark.master": "local[2]", LAUNCHED_HEAP: "6gb"}, Place(True, GIB, 6 * GIB)),
+        ({"spark.master": "local[2]", LAUNCHED_HEAP: "1.5g"}, Place(True, GIB)),
+        ({"spark.master": "local[2]", "spark.driver.memory": "6g"}, Place(True, GIB)),
+        ({"spark.master": "yarn", LAUNCHED_HEAP: "6g"}, Place(False, GIB)),
     ],
 )
 def test_a_session_tells_where_its_tasks_run(settings, expected):
@@ -104,9 +110,9 @@ def test_a_session_of_ours_sends_whatever_fits(spark):
         (None, 2, {}, Place(True, None, 4 * GIB)),
         (None, 2, {"spark.driver.memory": "2g"}, Place(True, None, 2 * GIB)),
         ("local[2]", 2, {"spark.driver.maxResultSize": "512m"}, Place(True, GIB // 2, 4 * GIB)),
-        ("local[2]", 3, {}, Place(False, GIB, 4 * GIB)),
-        ("spark://here:7077", 1, {}, Place(False, GIB, 4 * GIB)),
-        (None, 1_000, {"spark.driver.maxResultSize": "0"}, Place(False, None, 4 * GIB)),
+        ("local[2]", 3, {}, Place(False, GIB)),
+        ("spark://here:7077", 1, {}, Place(False, GIB)),
+        (None, 1_000, {"spark.driver.maxResultSize": "0"}, Place(False)),
     ],
 )
 def test_a_plan_knows_the_place_by_its_cores_and_settings(monkeypatch, master, cores, settings, expected):

@@ -161,6 +161,22 @@ def test_a_launch_that_fails_shows_what_java_said():
     assert "1x" in ended.stderr
 
 
+_TWICE = """
+from faceclust_spark.config import SparkConfig
+from faceclust_spark.driver_limit import place_of
+from faceclust_spark.session import get_session
+for memory in ("1g", "3g"):
+    session = get_session(SparkConfig(master="local[1]", driver_memory=memory))
+    print(session.conf.get("spark.driver.memory"), place_of(session).heap_bytes)
+    session.stop()
+"""
+
+
+def test_a_later_session_knows_the_heap_that_its_jvm_was_launched_with():
+    ended = _run(_TWICE)
+    assert (ended.returncode, ended.stdout) == (0, f"1g {1 << 30}\n3g {1 << 30}\n")
+
+
 _SUBMITTED = """
 import sys
 from faceclust_spark.config import SparkConfig

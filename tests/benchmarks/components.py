@@ -4,9 +4,9 @@
     python tests/benchmarks/components.py --edges 1000000,10000000   # an hour
 
 Shapes: chains of 10,000 faces, stars of 1,000, one random giant component. A tenth of the edges lies below
-the threshold, and would join everything. All start from the same Delta table of edges and end with a Delta
-table of every face's component, in one session. Ours spans the forest on the way, which holds the components
-at every threshold; Splink's answer is for the one. "rounds" is ours with a limit of an eighth of the faces,
+the threshold, and would join everything. All start from the same Delta table of edges and end with files
+of every face's component, in one session. Ours spans the forest on the way, which holds the components at
+every threshold; Splink's answer is for the one. "rounds" is ours with a limit of an eighth of the faces,
 so that nothing fits one task at first. Each answer is compared with scipy's; the benchmark fails where ours
 differs. Needs the extra `bench`.
 """
