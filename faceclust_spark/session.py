@@ -143,8 +143,8 @@ def _submitted_session(config: SparkConfig) -> SparkSession:
 def _start(config: SparkConfig, remote: str | None, quick: bool) -> SparkSession:
     """Launch a JVM and build the session in it; remote `local[...]` makes it a Spark Connect server.
 
-    A JVM that is there already, of a session that was stopped, keeps its heap whatever is asked for, and with it
-    the LAUNCHED_HEAP that it was given.
+    A JVM that is there already, of a session that was stopped, keeps its heap whatever is asked for, and with
+    it the LAUNCHED_HEAP that it was given.
     """
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
