@@ -24,6 +24,19 @@ class Best(NamedTuple):
     lowest: NDArray[np.float32]  # (n,) no candidate of a smaller dot product has a chance any more
 
 
+class Place(NamedTuple):
+    """One of the cells that faces meet in, and all those that each of them visits.
+
+    A pair that shares several cells meets in the smallest of them: so it is offered once in a gallery.
+    """
+
+    cell: int
+    visited: NDArray[np.int32]  # (n, p) of each row, ascending; p = 0: there is one cell, and all meet there
+
+
+EVERYWHERE = Place(0, np.empty((0, 0), np.int32))
+
+
 def empty_best(rows: int, k: int, lowest: np.float32) -> Best:
     """Give empty heaps for candidates of dot products >= lowest."""
     return Best(np.empty((rows, k), np.int64), np.zeros(rows, np.int32), np.full(rows, lowest, np.float32))
@@ -93,12 +106,11 @@ def _any_at_least(dots, mine, theirs):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def keep_pairs(dots, rows, columns, cell, probed, heaps, filled, lowest):  # type: ignore[no-untyped-def]
-    """Offer the pairs of two blocks of one cell's visitors to both faces.
+def keep_pairs(dots, rows, columns, place, within, heaps, filled, lowest):  # type: ignore[no-untyped-def]
+    """Offer the pairs of two blocks of one cell's visitors to both faces, if it is here that they meet.
 
     Rows and columns ascend; pairs of row >= column are left out: they are the other half, or a face with
-    itself. probed: int32 `(n, p)`, ascending. A pair that shares several cells belongs to the smallest of
-    them: so each pair is offered once in the whole gallery, whatever the shards.
+    itself. place, within: Place, of the cell, and of a part of it (kernels.crowds).
     """
     theirs = lowest[columns]  # rises meanwhile, so it may let some pass that are refused later
     for i in range(dots.shape[0]):
@@ -113,9 +125,15 @@ def keep_pairs(dots, rows, columns, cell, probed, heaps, filled, lowest):  # typ
                     continue
                 if dot < min(lowest[row], lowest[column]):
                     continue
-                if _first_shared(probed, row, column) == cell:
+                if _meet(place, row, column) and _meet(within, row, column):
                     _offer(heaps, filled, lowest, row, dot, column)
                     _offer(heaps, filled, lowest, column, dot, row)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _meet(place, one, other):  # type: ignore[no-untyped-def]
+    """Tell whether a pair that shares this cell meets in it."""
+    return place.visited.shape[1] == 0 or _first_shared(place.visited, one, other) == place.cell
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

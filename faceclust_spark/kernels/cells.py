@@ -103,9 +103,8 @@ def _probe_shards(vectors: NDArray[np.int16], cells: Cells, probes: int) -> NDAr
     share = -(-FLAT_PROBED * len(starts) // len(cells.centroids))
     enough = max(share, -(-probes // int(np.diff(bounds).min())))
     near, near_dots = _nothing_found(len(vectors), min(enough, len(starts)))
-    _keep_nearest(
-        _dots(vectors, _shard_centroids(cells, starts)), np.arange(len(vectors)), 0, near, near_dots
-    )
+    centroids = mean_directions(cells.centroids, starts)
+    _keep_nearest(_dots(vectors, centroids), np.arange(len(vectors)), 0, near, near_dots)
     found, dots = _nothing_found(len(vectors), probes)
     for shard in range(len(starts)):
         rows = np.flatnonzero((near == shard).any(axis=1))
@@ -114,9 +113,13 @@ def _probe_shards(vectors: NDArray[np.int16], cells: Cells, probes: int) -> NDAr
     return found
 
 
-def _shard_centroids(cells: Cells, starts: NDArray[np.int64]) -> NDArray[np.int16]:
-    sums = np.add.reduceat(cells.centroids.astype(np.int64), starts, axis=0)
-    lengths = np.sqrt((sums * sums).sum(axis=1).astype(np.float64))  # sums are exact: same on any machine
+def mean_directions(rows: NDArray[np.int16], starts: NDArray[np.int64]) -> NDArray[np.int16]:
+    """Give the direction of the sum of each run of grid rows, on the grid. starts: `(c,)`, of the runs.
+
+    Sums are exact, so the bits are the same on any machine. Shapes: `(n, d)` to `(c, d)`.
+    """
+    sums = np.add.reduceat(rows.astype(np.int64), starts, axis=0)
+    lengths = np.sqrt((sums * sums).sum(axis=1).astype(np.float64))
     return quantise(sums / np.maximum(lengths, 1.0)[:, None])
 
 

@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 
 from faceclust_spark.config import NeighboursConfig
 from faceclust_spark.kernels.best import (
+    EVERYWHERE,
     Best,
+    Place,
     empty_best,
     flatten_best,
     keep_pairs,
     keep_rows,
 )
 from faceclust_spark.kernels.cells import Cells, cell_parts, probe_cells
+from faceclust_spark.kernels.crowds import visit_parts
 from faceclust_spark.kernels.grid import dots_to_cosines, grid_scale
 from faceclust_spark.kernels.threads import map_parts
 
@@ -63,7 +66,7 @@ def find_neighbours(
     def search(part: int) -> NeighbourLists:
         searched = part_of_cell == part
         here = np.flatnonzero(searched[probed].any(axis=1))
-        return search_cells(face_ids[here], vectors[here], probed[here], searched, floor, config.k)
+        return search_cells(face_ids[here], vectors[here], probed[here], searched, floor, config)
 
     return merge_lists(map_parts(search, range(PARTS)), config.k)
 
@@ -80,14 +83,15 @@ def search_cells(
     probed: NDArray[np.int32],
     searched: NDArray[np.bool_],
     floor: float,
-    k: int,
+    config: NeighboursConfig,
     block: int = BLOCK,
 ) -> NeighbourLists:
     """Search some of the cells, given all faces that probe one of them.
 
     searched: bool `(c,)`. probed: int32 `(n, p)` from `probe_cells`. Each pair of the gallery belongs to one
     cell, so searches of different cells find different pairs. No list is longer than k, which loses nothing:
-    the best k of all are among the best k of each search.
+    the best k of all are among the best k of each search. Where more than `largest_cell` faces visit a cell,
+    those meet that share a part of it (kernels.crowds).
 
     Returns the lists of the faces whose home (their nearest cell) is searched, and the lists that are not
     empty of those that only visit.
@@ -96,16 +100,32 @@ def search_cells(
     face_ids, vectors, home, probed = face_ids[order], vectors[order], probed[order, 0], probed[order]
     probed.sort(axis=1)
     visitors, offsets = _visitors(probed, searched)
-    best = empty_best(len(face_ids), k, lowest_dot(floor, vectors.shape[1]))
+    best = empty_best(len(face_ids), config.k, lowest_dot(floor, vectors.shape[1]))
     for number, cell in enumerate(np.flatnonzero(searched)):
         rows = visitors[offsets[number] : offsets[number + 1]]
-        here = vectors[rows].astype(np.float32)
-        for i in range(0, len(rows), block):
-            for j in range(i, len(rows), block):
-                dots = here[i : i + block] @ here[j : j + block].T
-                keep_pairs(dots, rows[i : i + block], rows[j : j + block], cell, probed, *best)
+        here, place = vectors[rows].astype(np.float32), Place(int(cell), probed)
+        if len(rows) <= config.largest_cell:
+            _compare(here, rows, place, EVERYWHERE, best, block)
+            continue
+        for within, some in visit_parts(vectors[rows], rows, len(vectors)):
+            _compare(here[some], rows[some], place, within, best, block)
     lists = _sorted_lists(face_ids, face_ids, best, vectors.shape[1])
     return _take(lists, np.flatnonzero(searched[home] | (best.filled > 0)))
+
+
+def _compare(
+    vectors: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    place: Place,
+    within: Place,
+    best: Best,
+    block: int,
+) -> None:
+    """Offer all pairs of some rows of the gallery, whose vectors these are, to both faces."""
+    for i in range(0, len(rows), block):
+        for j in range(i, len(rows), block):
+            dots = vectors[i : i + block] @ vectors[j : j + block].T
+            keep_pairs(dots, rows[i : i + block], rows[j : j + block], place, within, *best)
 
 
 def search_faces(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from faceclust_spark.config import Config
 from faceclust_spark.kernels.cells import FLAT_TRAINED, cell_count, sample_size
+from faceclust_spark.kernels.crowds import visitor_work
 from faceclust_spark.kernels.grouping import scored_pairs
 from faceclust_spark.kernels.relations import PAIR_INPUTS
 from faceclust_spark.planning.structure import Structure
@@ -41,6 +42,7 @@ class Counts(NamedTuple):
     shards: int
     visits: float  # tasks that a face visits
     compared: float  # pairs
+    divided: float  # faces with parts of the cells that they visit, as comparisons
     partial_entries: float  # entries of the lists that tasks send to be merged
     entries: float  # neighbours kept
     refined: float  # pairs
@@ -61,17 +63,20 @@ def count_work(
     """Count what a run does.
 
     A cell has n p / c visitors, p the probes, and all pairs of them are compared: n^2 p^2 / (2 c), more where
-    cells differ in size (imbalance). With one cell each face meets each, in both directions.
+    cells differ in size (imbalance), fewer where they are so large that they are divided (kernels.crowds).
+    With one cell each face meets each, in both directions.
     """
     faces = gallery.faces
     cells = cell_count(faces, config.cells)
     probes = min(config.neighbours.probes, cells)
-    compared = float(faces) ** 2 if cells == 1 else imbalance * faces**2 * probes**2 / (2 * cells)
+    work = visitor_work(faces * probes / cells, config.neighbours.largest_cell)
+    compared = float(faces) ** 2 if cells == 1 else imbalance * faces * probes * work.pairs
     return Counts(
         cells=cells,
         shards=shards,
         visits=visits,
         compared=compared,
+        divided=0.0 if cells == 1 else faces * probes * work.parts,
         partial_entries=0.0 if cells == 1 else faces * structure.entries * partial,
         entries=faces * structure.entries,
         refined=faces * structure.pairs,
@@ -117,7 +122,7 @@ def shuffle_bytes(
 ) -> dict[str, float]:
     """Give what each stage sends between tasks: columns as they are, and a row's own bytes.
 
-    Thresholds and cells: each partition's part of the sample, of which the smallest ids are kept.
+    Thresholds and cells: the sample, or of less than twice as many faces each partition's part of it.
     Neighbours: the face to each shard that it visits, lists back. Coarse groups: each task's own forest,
     which keeps nearly all edges where there are many tasks. Confidences and clusters: members, with their
     vectors, twice; once where Spark broadcasts what they are joined to, which it does up to about 10^5 faces.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from faceclust_spark.config import Config
 from faceclust_spark.kernels.assignment import assign_faces
 from faceclust_spark.kernels.cells import Cells, cell_parts, probe_cells, sample_size, train_cells
+from faceclust_spark.kernels.crowds import visitor_work
 from faceclust_spark.kernels.faces import PreparedFaces, prepare_faces
 from faceclust_spark.kernels.forest import edges_of_lists, maximum_spanning_forest
 from faceclust_spark.kernels.grouping import batch_groups, gather_groups, scored_pairs
@@ -134,24 +135,25 @@ def _search_parts(
     face_ids: NDArray[np.int64], vectors: NDArray[np.int16], cells: Cells, floor: float, config: Config
 ) -> tuple[list[NeighbourLists], int, float]:
     """Give the lists of each part, the pairs compared, and the seconds; each pair once but in one cell."""
-    k, clock = config.neighbours.k, Clock()
+    own, clock = config.neighbours, Clock()
     some = slice(0, _WARM_UP)
     if len(cells.centroids) == 1:
-        search_slice(face_ids[some], vectors[some], 0, 1, floor, k)
+        search_slice(face_ids[some], vectors[some], 0, 1, floor, own.k)
         with one_thread(), clock.running():
-            parts = [search_slice(face_ids, vectors, part, PARTS, floor, k) for part in range(PARTS)]
+            parts = [search_slice(face_ids, vectors, part, PARTS, floor, own.k) for part in range(PARTS)]
         return parts, len(vectors) ** 2, clock.seconds
-    probed = probe_cells(vectors, cells, config.neighbours.probes)
+    probed = probe_cells(vectors, cells, own.probes)
     of_part = cell_parts(cells, PARTS)
-    search_cells(face_ids[some], vectors[some], probed[some], of_part == 0, floor, k)
+    search_cells(face_ids[some], vectors[some], probed[some], of_part == 0, floor, own)
     parts = []
     with one_thread(), clock.running():
         for part in range(PARTS):
             searched = of_part == part
             here = np.flatnonzero(searched[probed].any(axis=1))
-            parts.append(search_cells(face_ids[here], vectors[here], probed[here], searched, floor, k))
-    visitors = np.bincount(probed.ravel(), minlength=len(cells.centroids)).astype(np.int64)
-    return parts, int((visitors * (visitors + 1) // 2).sum()), clock.seconds
+            parts.append(search_cells(face_ids[here], vectors[here], probed[here], searched, floor, own))
+    visitors = np.bincount(probed.ravel(), minlength=len(cells.centroids)).tolist()
+    pairs = sum(count * visitor_work(count + 1, own.largest_cell).pairs for count in visitors)
+    return parts, int(pairs), clock.seconds
 
 
 def time_groups(

@@ -68,7 +68,7 @@ def kernel_seconds(rates: Rates, gallery: Gallery, counts: Counts, config: Confi
     """
     faces, cells = gallery.faces, counts.cells
     compared_cells = 0 if cells == 1 else min(cells, FLAT_PROBED) + cells // FLAT_PROBED
-    search = rates.search * counts.compared + rates.probe * faces * compared_cells
+    search = rates.search * counts.compared + rates.probe * (faces * compared_cells + counts.divided)
     merge = rates.merge * (counts.partial_entries + faces) if cells > 1 else 0.0
     refine_tasks = max(counts.refined / config.confidences.pairs_per_task, counts.refined / 50_000)
     nothing = Seconds(0.0, 0.0, 1.0)

@@ -79,7 +79,7 @@ def neighbours(
     shards = min(shards, len(cells.centroids))
     routed = faces.mapInArrow(_router(cells, config.probes, shards), _ROUTED)
     visits = routed.withColumn(c.SHARD, F.explode(c.SHARD)).repartitionById(shards, c.SHARD)
-    lists = visits.mapInArrow(_cell_searcher(cell_parts(cells, shards), floor, config.k), schema)
+    lists = visits.mapInArrow(_cell_searcher(cell_parts(cells, shards), floor, config), schema)
     return lists.repartition(shards, c.FACE_ID).mapInArrow(_merger(config.k), schema)
 
 
@@ -97,7 +97,7 @@ def _router(cells: Cells, probes: int, shards: int) -> ArrowFunction:
     return route
 
 
-def _cell_searcher(part_of_cell: NDArray[np.int32], floor: float, k: int) -> ArrowFunction:
+def _cell_searcher(part_of_cell: NDArray[np.int32], floor: float, config: NeighboursConfig) -> ArrowFunction:
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         visits = _gather(batches)
         if visits is None:
@@ -105,7 +105,7 @@ def _cell_searcher(part_of_cell: NDArray[np.int32], floor: float, k: int) -> Arr
         with one_thread():
             for part in np.unique(visits.shards):  # a platform may have joined partitions
                 ids, vectors, probed = (column[visits.shards == part] for column in visits[:3])
-                lists = search_cells(ids, vectors, probed, part_of_cell == part, floor, k)
+                lists = search_cells(ids, vectors, probed, part_of_cell == part, floor, config)
                 yield from lists_to_batches(lists)
 
     return search

@@ -107,10 +107,11 @@ def test_all_cells_probed_is_exact() -> None:
 
 @pytest.mark.parametrize("parts", [1, 2, 5, 12])
 @pytest.mark.parametrize("block", [1, 7, 64, 4_096])
-def test_shards_and_blocks_do_not_matter(parts: int, block: int) -> None:
+@pytest.mark.parametrize("largest_cell", [20, 8_192])
+def test_shards_and_blocks_do_not_matter(parts: int, block: int, largest_cell: int) -> None:
     face_ids, vectors = make_faces(240, 24, seed=8, copies=40)
-    cells, k = some_cells(vectors, 12), 4
-    expected = find_neighbours(face_ids, vectors, cells, 0.2, NeighboursConfig(k=k, probes=3))
+    cells, config = some_cells(vectors, 12), NeighboursConfig(k=4, probes=3, largest_cell=largest_cell)
+    expected = find_neighbours(face_ids, vectors, cells, 0.2, config)
     shuffled = np.random.default_rng(parts).permutation(len(face_ids))
     ids, mixed = face_ids[shuffled], vectors[shuffled]
     probed, part_of_cell = probe_cells(mixed, cells, 3), cell_parts(cells, parts)
@@ -118,18 +119,20 @@ def test_shards_and_blocks_do_not_matter(parts: int, block: int) -> None:
     for part in reversed(range(parts)):
         searched = part_of_cell == part
         here = searched[probed].any(axis=1)
-        found.append(search_cells(ids[here], mixed[here], probed[here], searched, 0.2, k, block))
-    assert as_dict(merge_lists(found, k)) == as_dict(expected)
+        found.append(search_cells(ids[here], mixed[here], probed[here], searched, 0.2, config, block))
+    assert as_dict(merge_lists(found, config.k)) == as_dict(expected)
 
 
-def test_a_pair_is_found_once() -> None:
+@pytest.mark.parametrize("largest_cell", [60, 8_192])
+def test_a_pair_is_found_once(largest_cell: int) -> None:
     face_ids, vectors = make_faces(200, 16, seed=5)
+    config = NeighboursConfig(k=1_000, largest_cell=largest_cell)
     cells = some_cells(vectors, 8)
     probed = probe_cells(vectors, cells, 4)
     pairs = []
     for cell in range(8):
         searched = np.arange(8) == cell
-        found = as_dict(search_cells(face_ids, vectors, probed, searched, 0.0, 1_000))
+        found = as_dict(search_cells(face_ids, vectors, probed, searched, 0.0, config))
         pairs += [(face, other) for face, others in found.items() for other, _ in others]
     assert len(pairs) == len(set(pairs))
 

@@ -1,6 +1,7 @@
 import pytest
 
-from faceclust_spark.config import Config
+from faceclust_spark.config import Config, NeighboursConfig
+from faceclust_spark.kernels.crowds import visitor_work
 from faceclust_spark.kernels.relations import PAIR_INPUTS
 from faceclust_spark.planning.laws import (
     STAGES,
@@ -41,6 +42,22 @@ def seconds(faces, cores, pairs=100.0):
     tables = table_bytes(gallery, counts, counts.refined)
     moved = moved_bytes(gallery, tables, shuffle_bytes(gallery, counts, structure(pairs), 12))
     return stage_seconds(kernel_seconds(RATES, gallery, counts, Config()), moved, cores)
+
+
+def test_cells_of_huge_galleries_are_divided():
+    gallery, counts = work(10**9)
+    visitors = 10**9 * 10 / counts.cells
+    within = visitor_work(visitors, Config().neighbours.largest_cell)
+    assert counts.compared == pytest.approx(1.4 * counts.cells * visitors * within.pairs)
+    assert counts.divided == pytest.approx(counts.cells * visitors * within.parts)
+    whole = Config().model_copy(update={"neighbours": NeighboursConfig(largest_cell=10**9)})
+    _, undivided = work(10**9, config=whole)
+    assert (undivided.divided, undivided.compared) == (0, pytest.approx(0.7 * counts.cells * visitors**2))
+    searched = [
+        kernel_seconds(RATES, gallery, one, Config())["neighbours"].kernels for one in (counts, undivided)
+    ]
+    assert searched[0] < searched[1] / 5
+    assert work(10**6)[1].divided == 0
 
 
 def test_small_galleries_compare_each_with_each():

@@ -59,9 +59,11 @@ def assert_fulfils(rows, table: schemas.Table) -> None:
     assert [(f.name, f.dataType) for f in rows.schema] == [(f.name, f.dataType) for f in wanted]
 
 
-@pytest.mark.parametrize(("partitions", "shards"), [(1, 1), (3, 5), (7, 64)])
-def test_spark_equals_the_kernel(spark, gallery, partitions: int, shards: int) -> None:
-    config = NeighboursConfig(k=6, probes=3)
+@pytest.mark.parametrize(
+    ("partitions", "shards", "largest_cell"), [(1, 1, 8_192), (3, 5, 8_192), (7, 64, 8_192), (3, 5, 100)]
+)
+def test_spark_equals_the_kernel(spark, gallery, partitions: int, shards: int, largest_cell: int) -> None:
+    config = NeighboursConfig(k=6, probes=3, largest_cell=largest_cell)
     trained = train_cells(gallery[1], FACES, CellsConfig(cells=24))
     rows = neighbours(frame(spark, gallery, partitions), trained, FLOOR, config, shards)
     assert_fulfils(rows, schemas.NEIGHBOURS)
