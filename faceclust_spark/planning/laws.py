@@ -135,13 +135,18 @@ def shuffle_bytes(
     edges = faces * min(structure.entries, float(parallelism))
     return {
         "ingest": 110.0 * faces,
-        "thresholds": vector * min(faces, partitions * _RANDOM_PAIRS),
-        "cells": vector * min(faces, partitions * counts.trained_on) if counts.cells > 1 else 0.0,
+        "thresholds": vector * _sampled(faces, _RANDOM_PAIRS, partitions),
+        "cells": vector * _sampled(faces, counts.trained_on, partitions) if counts.cells > 1 else 0.0,
         "neighbours": faces * counts.visits * (vector + 44) + 12.0 * counts.partial_entries,
         "coarse_groups": 20.0 * edges + 60.0 * faces,
         "confidences": 40.0 * levels * faces + 2.0 * described * together,
         "clusters": 2.0 * counts.refined + 120.0 * faces + 2.0 * (vector + 60) * together,
     }
+
+
+def _sampled(faces: int, size: int, partitions: int) -> float:
+    """Give how many rows travel for a sample (stages.vectors)."""
+    return float(size if faces > 2 * size else min(faces, partitions * size))
 
 
 def source_bytes(gallery: Gallery) -> float:

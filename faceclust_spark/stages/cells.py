@@ -26,7 +26,7 @@ def cells(vectors: DataFrame, faces: int, config: CellsConfig) -> Cells:
     The same cells as `local` trains, for any partitioning. The sample is `sample_per_cell` faces a cell, at
     most about a million: 512 MB at 256-d.
     """
-    sample = sample_vectors(vectors, sample_size(faces, config), SAMPLE)
+    sample = sample_vectors(vectors, sample_size(faces, config), SAMPLE, faces)
     return train_cells(sample.vectors, faces, config)
 
 

@@ -36,7 +36,7 @@ def recall_audit(
 
     One row. Fulfils RECALL_AUDIT.
     """
-    face_ids, sample = sample_vectors(vectors, config.audit, SAMPLE)
+    face_ids, sample = sample_vectors(vectors, config.audit, SAMPLE, None)
     exact = vectors.select(c.FACE_ID, c.VECTOR).mapInArrow(
         _exact_searcher(face_ids, sample, config.k), stage_schema(schemas.NEIGHBOURS)
     )

@@ -30,7 +30,7 @@ def thresholds(
 
     The same as `local` chooses, for any partitioning. Raises ConfigError for a floor above a threshold.
     """
-    sample = sample_faces(vectors, groups.random_pairs_sample, SAMPLE)
+    sample = sample_faces(vectors, groups.random_pairs_sample, SAMPLE, faces)
     return choose_thresholds(sample.vectors, faces, neighbours, groups, sample.norms, sample.attributes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,7 @@ from faceclust_spark.arrow import (
 )
 from faceclust_spark.kernels.attributes import AttributeStatistics, standardise
 from faceclust_spark.kernels.faces import quantise_faces
-from faceclust_spark.kernels.ids import sample_mask
+from faceclust_spark.kernels.ids import ID_BITS, sample_mask
 from faceclust_spark.stages.output import arrow_output, stage_schema
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
@@ -94,15 +95,18 @@ class SampledFaces(NamedTuple):
     attributes: NDArray[np.float32]  # (m, a) standardised, NaN = missing; a = 0 where none of them has any
 
 
-def sample_vectors(vectors: DataFrame, size: int, purpose: str) -> Sample:
-    """Collect the vectors of the purpose's sample, in its order: m = min(size, faces)."""
-    rows = _sample_rows(vectors.select(c.FACE_ID, c.VECTOR), size, purpose)
+def sample_vectors(vectors: DataFrame, size: int, purpose: str, faces: int | None) -> Sample:
+    """Collect the vectors of the purpose's sample, in its order: m = min(size, faces).
+
+    faces: of the gallery, about; None: unknown. Where they are known, hardly more than the sample travels.
+    """
+    rows = _sample_rows(vectors.select(c.FACE_ID, c.VECTOR), size, purpose, faces)
     return Sample(rows[c.FACE_ID].to_numpy(), vectors_from_arrow(rows[c.VECTOR]))
 
 
-def sample_faces(vectors: DataFrame, size: int, purpose: str) -> SampledFaces:
-    """Collect the faces of the purpose's sample, in its order: m = min(size, faces)."""
-    rows = _sample_rows(vectors.select(c.FACE_ID, c.VECTOR, c.NORM, c.ATTRIBUTES), size, purpose)
+def sample_faces(vectors: DataFrame, size: int, purpose: str, faces: int | None) -> SampledFaces:
+    """Collect the faces of the purpose's sample, in its order: m = min(size, faces). faces: see above."""
+    rows = _sample_rows(vectors.select(c.FACE_ID, c.VECTOR, c.NORM, c.ATTRIBUTES), size, purpose, faces)
     return SampledFaces(
         vectors_from_arrow(rows[c.VECTOR]),
         rows[c.NORM].to_numpy(),
@@ -110,11 +114,22 @@ def sample_faces(vectors: DataFrame, size: int, purpose: str) -> SampledFaces:
     )
 
 
-def _sample_rows(rows: DataFrame, size: int, purpose: str) -> pa.Table:
+def _sample_rows(rows: DataFrame, size: int, purpose: str, faces: int | None) -> pa.Table:
     """Collect the same rows in the same order as `kernels.ids.sample_rows` gives, for any partitioning.
 
-    Spark keeps the `size` smallest of each partition and merges those.
+    Spark keeps the `size` smallest of each partition and merges those. Ids are hashes, so that a bound tells
+    which rows of a large gallery may be among them; if that was too strict, all rows are looked at.
     """
+    enough = size + 6 * math.isqrt(size) + 100
+    if faces is not None and faces > 2 * enough:
+        bound = (enough << ID_BITS) // faces
+        sample = _smallest(rows.where(sampling_order(purpose) < F.lit(bound)), size, purpose)
+        if sample.num_rows == size:
+            return sample
+    return _smallest(rows, size, purpose)
+
+
+def _smallest(rows: DataFrame, size: int, purpose: str) -> pa.Table:
     sample = rows.orderBy(sampling_order(purpose)).limit(size).toArrow()
     # toArrow may hand back its chunks in any order within the limit: the key decides again.
     keys = sample[c.FACE_ID].to_numpy() ^ np.int64(sample_mask(purpose))

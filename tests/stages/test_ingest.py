@@ -238,11 +238,11 @@ def test_ingest_equals_the_in_process_door_for_any_partitioning(spark, tmp_path)
         np.testing.assert_array_equal(np.array(stored[face_id]["attributes"], np.float32), scores)
 
     vectors = tables.read(schemas.VECTORS)
-    sample_ids, sample = sample_vectors(vectors.repartition(5), 100, "cells")
+    sample_ids, sample = sample_vectors(vectors.repartition(5), 100, "cells", None)
     chosen = sample_rows(expected.face_ids, 100, "cells")
     np.testing.assert_array_equal(sample_ids, expected.face_ids[chosen])
     np.testing.assert_array_equal(sample, expected.vectors[chosen])
-    for name, values in sample_faces(vectors.repartition(5), 100, "cells")._asdict().items():
+    for name, values in sample_faces(vectors.repartition(5), 100, "cells", None)._asdict().items():
         np.testing.assert_array_equal(values, getattr(expected, name)[chosen])
 
 
