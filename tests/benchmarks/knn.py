@@ -2,12 +2,14 @@
 
     python tests/benchmarks/knn.py                  # 200,000 and 1,000,000 x 256, local[2], two threads each
     python tests/benchmarks/knn.py --faces 200000 --peers faiss
+    python tests/benchmarks/knn.py --faces 200000 --cells 16 --probes 8 --peers ''   # cells of huge galleries
 
 Ours is timed from the vectors table to the neighbours table, training of the cells and all reading and
 writing included; the peers are timed in memory: train, add, search. Their effort is raised until their edge
-recall reaches ours, against exact search of 2,000 faces. Only the ratios carry over to other machines. At the
-top level `ratio_to_faiss` and `edge_recall` are the worst of all sizes. The last line on stdout is one JSON
-object.
+recall reaches ours, against exact search of 2,000 faces. Only the ratios carry over to other machines. With
+--cells, which are so few that they are divided again, the same search without dividing them stands beside: it
+is `whole`. At the top level `ratio_to_faiss` and `edge_recall` are the worst of all sizes. The last line on
+stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -82,7 +84,9 @@ def edge_recall(gallery: Gallery, found: np.ndarray) -> float:
     return float(np.sum(hits) / len(gallery.exact.neighbours))
 
 
-def run_ours(gallery: Gallery, folder: Path, probes: int, shards: int | None) -> Measured:
+def run_ours(
+    gallery: Gallery, folder: Path, config: NeighboursConfig, cells: CellsConfig, shards: int | None
+) -> Measured:
     """Time the stages on Spark, after a small run has loaded the workers."""
     from faceclust_spark.session import get_session
 
@@ -94,9 +98,8 @@ def run_ours(gallery: Gallery, folder: Path, probes: int, shards: int | None) ->
         pq.write_table(rows, folder / f"{name}.parquet")
         source = spark.read.parquet(str(folder / f"{name}.parquet")).repartition(2 * THREADS)
         source.write.format("delta").save(str(folder / name))
-    config = NeighboursConfig(k=K, probes=probes, audit=AUDITED)
     _write_neighbours(spark, folder / "warm", 10_000, CellsConfig(cells=64), config, shards)
-    seconds = _write_neighbours(spark, folder / "all", len(gallery.face_ids), CellsConfig(), config, shards)
+    seconds = _write_neighbours(spark, folder / "all", len(gallery.face_ids), cells, config, shards)
     recall = _audit(spark, folder / "all", config)
     spark.stop()
     return Measured("faceclust, Spark local[2]", seconds, recall)
@@ -193,10 +196,18 @@ def measure(faces: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure ours, then each peer at our edge recall."""
     gallery = make_gallery(faces, arguments.dimension)
     say(f"{faces:,} faces, {len(gallery.exact.neighbours) / AUDITED:.1f} true edges a face")
-    with tempfile.TemporaryDirectory(prefix="faceclust-knn-") as folder:
-        ours = run_ours(gallery, Path(folder), arguments.probes, arguments.shards)
-    peers = {"faiss": run_faiss, "hnswlib": run_hnswlib}
+    config = NeighboursConfig(k=K, probes=arguments.probes, audit=AUDITED)
+    cells, peers = CellsConfig(cells=arguments.cells or "auto"), {"faiss": run_faiss, "hnswlib": run_hnswlib}
+
+    def run(own: NeighboursConfig) -> Measured:
+        with tempfile.TemporaryDirectory(prefix="faceclust-knn-") as folder:
+            return run_ours(gallery, Path(folder), own, cells, arguments.shards)
+
+    ours = run(config)
     found = {name: peers[name](gallery, ours.edge_recall) for name in arguments.peers}
+    if arguments.cells:
+        whole = run(config.model_copy(update={"largest_cell": faces}))
+        found["whole"] = whole._replace(way="the same, cells not divided")
     return row_of(faces, ours, found)
 
 
@@ -240,6 +251,7 @@ def main() -> None:
     parser.add_argument("--faces", type=numbers, default=[200_000, 1_000_000], help="200000,1000000")
     parser.add_argument("--dimension", type=int, default=256)
     parser.add_argument("--probes", type=int, default=NeighboursConfig().probes)
+    parser.add_argument("--cells", type=int, help="of ours, in place of one for 50 faces")
     parser.add_argument("--shards", type=int)
     parser.add_argument("--peers", type=_peers, default=["faiss", "hnswlib"], help="faiss,hnswlib")
     arguments = parser.parse_args()
