@@ -118,7 +118,9 @@ def mean_directions(rows: NDArray[np.int16], starts: NDArray[np.int64]) -> NDArr
 
     Sums are exact, so the bits are the same on any machine. Shapes: `(n, d)` to `(c, d)`.
     """
-    sums = np.add.reduceat(rows.astype(np.int64), starts, axis=0)
+    ends = np.append(starts[1:], len(rows))
+    runs = [rows[start:end].sum(axis=0, dtype=np.int64) for start, end in zip(starts, ends, strict=True)]
+    sums = np.stack(runs)
     lengths = np.sqrt((sums * sums).sum(axis=1).astype(np.float64))
     return quantise(sums / np.maximum(lengths, 1.0)[:, None])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -32,6 +33,11 @@ def sample_mask(purpose: str) -> int:
     the mask, and each purpose has its own mask, so that small samples have no face in common.
     """
     return int.from_bytes(hashlib.sha256(purpose.encode("utf-8")).digest()[:8], "big") >> 1
+
+
+def sure_sample(size: int) -> int:
+    """Give how many ids to expect below a bound, so that the `size` smallest of all are surely among them."""
+    return size + 6 * math.isqrt(size) + 100
 
 
 def sample_rows(face_ids: NDArray[np.int64], size: int, purpose: str) -> NDArray[np.int64]:

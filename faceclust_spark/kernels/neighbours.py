@@ -102,19 +102,17 @@ def search_cells(
     visitors, offsets = _visitors(probed, searched)
     best = empty_best(len(face_ids), config.k, lowest_dot(floor, vectors.shape[1]))
     for number, cell in enumerate(np.flatnonzero(searched)):
-        rows = visitors[offsets[number] : offsets[number + 1]]
-        here, place = vectors[rows].astype(np.float32), Place(int(cell), probed)
-        if len(rows) <= config.largest_cell:
-            _compare(here, rows, place, EVERYWHERE, best, block)
-            continue
-        for within, some in visit_parts(vectors[rows], rows, len(vectors)):
-            _compare(here[some], rows[some], place, within, best, block)
+        rows, place = visitors[offsets[number] : offsets[number + 1]], Place(int(cell), probed)
+        is_crowded = len(rows) > config.largest_cell
+        parts = visit_parts(vectors, rows) if is_crowded else [(EVERYWHERE, rows)]
+        for within, some in parts:
+            _compare(vectors[some], some, place, within, best, block)
     lists = _sorted_lists(face_ids, face_ids, best, vectors.shape[1])
     return _take(lists, np.flatnonzero(searched[home] | (best.filled > 0)))
 
 
 def _compare(
-    vectors: NDArray[np.float32],
+    vectors: NDArray[np.int16],
     rows: NDArray[np.int64],
     place: Place,
     within: Place,
@@ -122,9 +120,10 @@ def _compare(
     block: int,
 ) -> None:
     """Offer all pairs of some rows of the gallery, whose vectors these are, to both faces."""
+    here = vectors.astype(np.float32)
     for i in range(0, len(rows), block):
         for j in range(i, len(rows), block):
-            dots = vectors[i : i + block] @ vectors[j : j + block].T
+            dots = here[i : i + block] @ here[j : j + block].T
             keep_pairs(dots, rows[i : i + block], rows[j : j + block], place, within, *best)
 
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from faceclust_spark.config import Config
 from faceclust_spark.kernels.cells import FLAT_TRAINED, cell_count, sample_size
-from faceclust_spark.kernels.crowds import visitor_work
+from faceclust_spark.kernels.crowds import PROBED_PARTS, visitor_work
 from faceclust_spark.kernels.grouping import scored_pairs
+from faceclust_spark.kernels.ids import sure_sample
 from faceclust_spark.kernels.relations import PAIR_INPUTS
 from faceclust_spark.planning.structure import Structure
 
@@ -70,7 +71,8 @@ def count_work(
     cells = cell_count(faces, config.cells)
     probes = min(config.neighbours.probes, cells)
     work = visitor_work(faces * probes / cells, config.neighbours.largest_cell)
-    compared = float(faces) ** 2 if cells == 1 else imbalance * faces * probes * work.pairs
+    uneven = 1.0 if work.parts else imbalance  # pairs in parts grow with their visitors
+    compared = float(faces) ** 2 if cells == 1 else uneven * faces * probes * work.pairs
     return Counts(
         cells=cells,
         shards=shards,
@@ -146,7 +148,8 @@ def shuffle_bytes(
 
 def _sampled(faces: int, size: int, partitions: int) -> float:
     """Give how many rows travel for a sample (stages.vectors)."""
-    return float(size if faces > 2 * size else min(faces, partitions * size))
+    enough = sure_sample(size)
+    return float(enough if faces > 2 * enough else min(faces, partitions * size))
 
 
 def source_bytes(gallery: Gallery) -> float:
@@ -175,17 +178,20 @@ def moved_bytes(gallery: Gallery, tables: dict[str, float], shuffles: dict[str, 
 def task_memory(gallery: Gallery, counts: Counts, config: Config) -> dict[str, float]:
     """Give what the Python worker of one task holds, about, and the driver for cells.
 
-    Neighbours: all visitors of a shard, twice while batches are joined, and their best k. Coarse groups: the
-    one forest and its sorted copies, in a single task. Confidences: a batch of pairs, and the largest group
-    that the sample tells of.
+    Neighbours: all visitors of a shard, twice while batches are joined, and their best k; of a cell that
+    is divided its visitors once more. Coarse groups: the one forest and its sorted copies, in a single
+    task. Confidences: a batch of pairs, and the largest group that the sample tells of.
     """
     dimension, k, probes = gallery.dimension, config.neighbours.k, config.neighbours.probes
     visitors = gallery.faces * counts.visits / max(counts.shards, 1)
+    crowd = gallery.faces * probes / counts.cells if counts.divided else 0.0
     batch = REFINED_AT_ONCE + counts.refined_of_one
     forest = min(gallery.faces, config.coarse_groups.max_forest_edges)
     return {
         "cells": counts.trained_on * dimension * 14.0,
-        "neighbours": _WORKER + visitors * (4.0 * dimension + 8.0 * probes + 8.0 * k + 32.0),
+        "neighbours": _WORKER
+        + visitors * (4.0 * dimension + 8.0 * probes + 8.0 * k + 32.0)
+        + crowd * (2.0 * dimension + 16.0 * PROBED_PARTS),
         "coarse_groups": _WORKER + EDGE_BYTES * forest,
         "confidences": _WORKER + 4.0 * (PAIR_INPUTS + 8) * min(batch, REFINED_AT_ONCE + counts.refined),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +18,7 @@ from faceclust_spark.arrow import (
 )
 from faceclust_spark.kernels.attributes import AttributeStatistics, standardise
 from faceclust_spark.kernels.faces import quantise_faces
-from faceclust_spark.kernels.ids import ID_BITS, sample_mask
+from faceclust_spark.kernels.ids import ID_BITS, sample_mask, sure_sample
 from faceclust_spark.stages.output import arrow_output, stage_schema
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
@@ -120,7 +119,7 @@ def _sample_rows(rows: DataFrame, size: int, purpose: str, faces: int | None) ->
     Spark keeps the `size` smallest of each partition and merges those. Ids are hashes, so that a bound tells
     which rows of a large gallery may be among them; if that was too strict, all rows are looked at.
     """
-    enough = size + 6 * math.isqrt(size) + 100
+    enough = sure_sample(size)
     if faces is not None and faces > 2 * enough:
         bound = (enough << ID_BITS) // faces
         sample = _smallest(rows.where(sampling_order(purpose) < F.lit(bound)), size, purpose)

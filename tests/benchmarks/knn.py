@@ -2,7 +2,7 @@
 
     python tests/benchmarks/knn.py                  # 200,000 and 1,000,000 x 256, local[2], two threads each
     python tests/benchmarks/knn.py --faces 200000 --peers faiss
-    python tests/benchmarks/knn.py --faces 200000 --cells 16 --probes 8 --peers ''   # cells of huge galleries
+    python tests/benchmarks/knn.py --faces 100000 --cells 8 --probes 4 --peers ''   # cells of huge galleries
 
 Ours is timed from the vectors table to the neighbours table, training of the cells and all reading and
 writing included; the peers are timed in memory: train, add, search. Their effort is raised until their edge
