@@ -80,7 +80,7 @@ def test_an_override_that_is_no_yaml_is_refused():
     ("key", "known"),
     [
         ("nonsense=1", "neighbours, coarse_groups"),
-        ("neighbours.kk=1", "known here: k, floor, probes, largest_cell"),
+        ("neighbours.kk=1", "known here: k, floor, probes, largest_cell, audit"),
         ("ingest.columns.face=x", "known here: image_id, embedding"),
     ],
 )

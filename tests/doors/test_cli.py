@@ -72,7 +72,7 @@ def test_all_faults_of_the_settings_are_told_at_once(tmp_path):
     )
     assert (code, out) == (2, "")
     for told in (
-        "neighbours.kk: unknown key; known here: k, floor, probes, audit",
+        "neighbours.kk: unknown key; known here: k, floor, probes, largest_cell, audit",
         "clustering: unknown key",
         "coarse_groups.max_size: Input should be greater than or equal to 2 (found 1)",
         "cells.probes: unknown key",

@@ -3,7 +3,15 @@ import itertools
 import numpy as np
 import pytest
 
-from faceclust_spark.kernels.best import CHUNK, empty_best, flatten_best, keep_pairs, keep_rows
+from faceclust_spark.kernels.best import (
+    CHUNK,
+    EVERYWHERE,
+    Place,
+    empty_best,
+    flatten_best,
+    keep_pairs,
+    keep_rows,
+)
 
 
 def random_dots(rows, columns, seed=0):
@@ -64,7 +72,8 @@ def test_pairs_are_offered_to_both_in_the_smallest_cell_they_share(k, block, see
         for top in range(0, len(visitors), block):
             for left in range(top, len(visitors), block):
                 rows, columns = visitors[top : top + block], visitors[left : left + block]
-                keep_pairs(dots[np.ix_(rows, columns)], rows, columns, cell, probed, *best)
+                some = dots[np.ix_(rows, columns)]
+                keep_pairs(some, rows, columns, Place(int(cell), probed), EVERYWHERE, *best)
     pairs = {
         row: [
             (dots[row, other], other)
@@ -74,6 +83,31 @@ def test_pairs_are_offered_to_both_in_the_smallest_cell_they_share(k, block, see
         for row in range(count)
     }
     assert as_lists(best) == sorted_best(pairs, count, k, lowest)
+
+
+def test_pairs_of_a_cell_in_parts_are_offered_where_they_share_both():
+    generator = np.random.default_rng(7)
+    count, k = 60, 100
+    cells, parts = (
+        np.sort(generator.permuted(np.tile(np.arange(8), (count, 1)), axis=1)[:, :2], axis=1).astype(np.int32)
+        for _ in range(2)
+    )
+    dots = np.triu(random_dots(count, count, 7), 1)
+    dots = dots + dots.T
+    best = empty_best(count, k, np.float32(-100))
+    for cell, part in itertools.product(range(8), range(8)):
+        here = np.flatnonzero((cells == cell).any(axis=1) & (parts == part).any(axis=1))
+        some = dots[np.ix_(here, here)]
+        keep_pairs(some, here, here, Place(cell, cells), Place(part, parts), *best)
+    pairs = {
+        row: [
+            (dots[row, other], other)
+            for other in range(count)
+            if other != row and set(cells[row]) & set(cells[other]) and set(parts[row]) & set(parts[other])
+        ]
+        for row in range(count)
+    }
+    assert as_lists(best) == sorted_best(pairs, count, k, -100)
 
 
 def test_nothing_offered_is_nothing_found():
