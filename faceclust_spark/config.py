@@ -199,6 +199,7 @@ class TrainConfig(Section):
     seed: int = 0  # of everything that is drawn
     steps: Positive = 1_500  # of the optimiser, at most
     half_steps: Positive = 600  # of each of two networks, whose clusters teach to join clusters
+    join_steps: Positive = 1_500  # of what learns to join clusters from these
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3  # the highest of its schedule
     draws: Positive = 3  # of each composition: of all images, of a random part, of one with noise, ...
     max_faces: Positive = 200_000  # of a gallery, in whole identities: the driver holds them all

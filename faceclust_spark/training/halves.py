@@ -59,7 +59,7 @@ def learn_from_halves(wholes: Sequence[Whole], models: Sequence[Model | None], c
     judged = [some for some in judged if len(some.right)]
     log.info("%d meetings of clusters to learn to join from", sum(len(some.same) for some in meetings))
     return Learned(
-        fit_joiner(meetings, config.train.seed) if meetings else None,
+        fit_joiner(meetings, config.train) if meetings else None,
         fit_judged(judged) if judged else None,
     )
 

@@ -10,13 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from faceclust_spark.config import Config
+from faceclust_spark.config import Config, TrainConfig
 from faceclust_spark.kernels.joiner import Joiner
 from faceclust_spark.kernels.rounds import describe_meetings
 from faceclust_spark.training.galleries import Composition
 
 MEETINGS_PER_STEP = 2_048
-STEPS = 1_500
 _LEARNING_RATE = 3e-3
 
 
@@ -58,19 +57,19 @@ def main_identities(
     return keys, pairs[1][order][first]
 
 
-def fit_joiner(examples: Sequence[Examples], seed: int) -> Joiner:
-    """Fit a joiner. Compositions count by the square root of their meetings."""
-    torch.manual_seed(seed)
-    generator = np.random.default_rng(seed)
+def fit_joiner(examples: Sequence[Examples], settings: TrainConfig) -> Joiner:
+    """Fit a joiner, in `join_steps` steps. Compositions count by the square root of their meetings."""
+    torch.manual_seed(settings.seed)
+    generator = np.random.default_rng(settings.seed)
     inputs = np.concatenate([some.inputs for some in examples])
     same = np.concatenate([some.same for some in examples])
     share = np.concatenate([np.full(len(some.same), len(some.same) ** -0.5) for some in examples])
-    joiner = Joiner()
+    joiner, steps = Joiner(), settings.join_steps
     joiner.mean.copy_(torch.from_numpy(inputs.mean(0)))
     joiner.scale.copy_(torch.from_numpy(inputs.std(0) + 1e-3))
     optimiser = torch.optim.AdamW(joiner.parameters(), lr=_LEARNING_RATE, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=STEPS)
-    for _ in range(STEPS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=steps)
+    for _ in range(steps):
         rows = generator.choice(len(same), MEETINGS_PER_STEP, p=share / share.sum())
         answers = joiner(torch.from_numpy(inputs[rows]))
         targets = torch.from_numpy(same[rows])[:, None].expand_as(answers)

@@ -194,7 +194,7 @@ def test_an_interrupted_run_ends_with_130_and_gives_its_lease_back(place, spark,
 def test_a_model_is_trained_and_tells_how_to_use_it(place, spark, tmp_path):
     pytest.importorskip("faceclust_spark.stages.labelled")
     arguments = ("train", "--source", place / "gallery.parquet", "--model", tmp_path / "model")
-    few = ("steps=4", "half_steps=4", "draws=1", "validate_every=2")
+    few = ("steps=4", "half_steps=4", "join_steps=4", "draws=1", "validate_every=2")
     few = tuple(part for setting in few for part in ("--set", f"train.{setting}"))
     card = the_json(command(*arguments, *few, "--json"))
     assert {"model.safetensors", "card.json"} <= {path.name for path in (tmp_path / "model").iterdir()}

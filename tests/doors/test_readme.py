@@ -20,7 +20,7 @@ MAKE = {
 }  # not run: they install
 FEW_STEPS = tuple(
     part
-    for setting in ("steps=4", "half_steps=4", "draws=1", "validate_every=2")
+    for setting in ("steps=4", "half_steps=4", "join_steps=4", "draws=1", "validate_every=2")
     for part in ("--set", f"train.{setting}")
 )
 

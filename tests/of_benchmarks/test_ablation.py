@@ -67,7 +67,7 @@ def test_the_table_of_two_variants(monkeypatch, capsys):
     monkeypatch.setattr(ablation, "RECIPES", ablation.RECIPES[:2])
     monkeypatch.setattr(validation, "RECIPES", validation.RECIPES[:1])
     # Hardly trained, so every pair has to count as one person, that there be clusters to learn from.
-    few = ("train.steps=2", "train.half_steps=2", "train.draws=1", "clusters.bias=-4")
+    few = ("train.steps=2", "train.half_steps=2", "train.join_steps=2", "train.draws=1", "clusters.bias=-4")
     settings = [word for setting in few for word in ("--set", setting)]
     monkeypatch.setattr(sys, "argv", ["ablation.py", "--variants", "everything,convolution", *settings])
     ablation.main()

@@ -240,7 +240,7 @@ def test_one_half_is_fitted_on_where_one_is_asked_for(monkeypatch, capsys):
 def test_settings_reach_our_clustering(halves, tmp_path):
     case = list(transfer.few_large(halves))[1]._replace(known=halves.named("dev"))
     # Hardly trained, so every pair of a root group counts as one person, and K decides the root groups.
-    few = ("train.steps=2", "train.half_steps=2", "train.draws=1")
+    few = ("train.steps=2", "train.half_steps=2", "train.join_steps=2", "train.draws=1")
     training = Training(tmp_path, (*few, "clusters.bias=-4"))
     rows = list(transfer.score_case(case, "relations", 0, training, {}))
     assert [row["method"] for row in rows] == [f"relations neighbours.k={k}" for k in transfer.NEIGHBOURS]

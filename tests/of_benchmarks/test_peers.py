@@ -223,7 +223,7 @@ def run(monkeypatch, capsys, *options: str) -> dict:
 
 def test_the_table_scores_each_half_once(monkeypatch, capsys, tmp_path):
     options = ("--methods", "components,relations,literal", "--models", str(tmp_path), "--steps", "2")
-    options += ("--set", "train.half_steps=2", "--set", "train.draws=1")
+    options += tuple(f"--set=train.{few}" for few in ("half_steps=2", "join_steps=2", "draws=1"))
     found = run(monkeypatch, capsys, *options)
     keys = [(row["fold"], row["method"]) for row in found["results"]]
     methods = ("components", "relations", "literal")

@@ -105,7 +105,7 @@ def test_a_gallery_without_labels_is_refused(spark, stored):
 
 
 def test_a_bound_model_is_trained_from_its_source(spark, stored):
-    few = ["train.steps=4", "train.half_steps=4", "train.draws=1", "train.hidden=8"]
+    few = ["train.steps=4", "train.half_steps=4", "train.join_steps=4", "train.draws=1", "train.hidden=8"]
     config = load_config(None, [*few, "train.kind=bound"])
     galleries, description = labelled_galleries(spark, [stored(make_rows())], config)
     card = train(galleries, config, description).model.card

@@ -7,10 +7,8 @@ from faceclust_spark.kernels.grid import normalise
 from faceclust_spark.training.galleries import LabelledGallery, Recipe
 
 SMALL = (Recipe("as it is"), Recipe("few and large", people=8, images=(8, 15), least=3, attributes="some"))
-STEPS = [
-    f"train.{setting}"
-    for setting in ("half_steps=30", "steps=60", "validate_every=20", "hidden=16", "draws=1")
-]
+FEW = ("half_steps=30", "join_steps=100", "steps=60", "validate_every=20", "hidden=16", "draws=1")
+STEPS = [f"train.{setting}" for setting in FEW]
 
 
 def make_gallery(people=40, seed=0, width=32, noise=0.9, images=(2, 9)):
