@@ -17,11 +17,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from faceclust_spark import steps
 from faceclust_spark.config import Config
 from faceclust_spark.interrupts import cancelling_on_interrupt, raising_on_interrupt
 from faceclust_spark.report import RunSummary, summarise_run
-from faceclust_spark.run_state import Run, load_model_of
+from faceclust_spark.running import steps
+from faceclust_spark.running.run_state import Run, load_model_of
 from faceclust_spark.stages.sources import read_source
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.lease import Lease

@@ -14,7 +14,6 @@ from pyspark.errors import AnalysisException
 from faceclust_spark import pipeline
 from faceclust_spark.config import Config
 from faceclust_spark.errors import ConfigError, DataError
-from faceclust_spark.evidence import explain as explain_stored
 from faceclust_spark.report import DemoResult
 from faceclust_spark.stages.evaluation import evaluation
 from faceclust_spark.stages.labels import labels_of
@@ -23,11 +22,12 @@ from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.ledger import Ledger, Outcome, config_of
 from faceclust_spark.tables.storage import TableStore
+from faceclust_spark.views.evidence import explain as explain_stored
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from faceclust_spark.explanation import Explanation
+    from faceclust_spark.views.explanation import Explanation
 
 log = logging.getLogger(__name__)
 

@@ -93,30 +93,30 @@ LAYERS = (
         "arrow",
         "local",
         "training",
-        "explanation",
+        "views.explanation",
         "tables.columns",
         "tables.schemas",
         "tables.scratch",
         "tables.delta_log",
     ),
-    ("pictures", "group_view"),
-    ("group_pictures",),
+    ("views.pictures", "views.group_view"),
+    ("views.group_pictures",),
     ("session_settings",),
-    ("stages", "session", "driver_limit"),
+    ("stages", "session", "running.driver_limit"),
     (
         "tables.fitting",
         "tables.storage",
         "tables.ledger",
         "tables.lease",
         "tables.maintenance",
-        "evidence",
+        "views.evidence",
         "report",
     ),
     ("planning",),
-    ("held",),
-    ("run_state",),
-    ("driver_ingest", "driver_steps"),
-    ("steps",),
+    ("running.held",),
+    ("running.run_state",),
+    ("running.driver_ingest", "running.driver_steps"),
+    ("running.steps",),
     ("pipeline",),
     ("verbs",),
     ("command", "prepare"),
@@ -134,8 +134,8 @@ def test_imports_point_one_way(rank):
 
 def test_every_module_has_a_layer():
     placed = {module for layer in LAYERS for module in _of(*layer)}
-    rest = {"faceclust_spark", "faceclust_spark.stages", "faceclust_spark.tables", "faceclust_spark.kernels"}
-    assert set(TREES) - placed - rest == set()
+    rooms = {f"faceclust_spark.{room}" for room in ("kernels", "running", "stages", "tables", "views")}
+    assert set(TREES) - placed - rooms == {"faceclust_spark"}
 
 
 @pytest.mark.parametrize("module", _of("stages"))
@@ -145,7 +145,7 @@ def test_stages_do_not_write(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["faceclust_spark.local", "faceclust_spark.group_view", "faceclust_spark.group_pictures"]
+    "module", [f"faceclust_spark.{name}" for name in ("local", "views.group_view", "views.group_pictures")]
 )
 def test_arrays_are_clustered_and_drawn_without_spark(module):
     assert not _tops(_reached(module)) & {"pyspark", "delta"}
@@ -166,6 +166,7 @@ def test_importing_the_package_loads_neither_spark_nor_torch():
     assert ended.stderr == ""
 
 
+DATAFRAME_MODULES = _of("stages", "tables", "running", "pipeline", "verbs", "views.evidence")
 FORBIDDEN = {
     "rdd": "not on Spark Connect",
     "sparkContext": "not on Spark Connect",
@@ -187,7 +188,7 @@ FORBIDDEN = {
 
 @pytest.mark.parametrize(
     "module",
-    _of("stages", "tables", "steps", "pipeline", "verbs", "evidence", "session", "report", "planning"),
+    [*DATAFRAME_MODULES, *_of("session", "report", "planning")],
 )
 def test_dataframes_are_used_as_every_platform_allows(module):
     found = {attribute: FORBIDDEN[attribute] for attribute in _attributes(module) & set(FORBIDDEN)}
@@ -215,7 +216,7 @@ def _config_keys(section: type[Section] = Config) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", _of("kernels", "stages", "steps", "pipeline", "verbs", "local", "training")
+    "module", _of("kernels", "stages", "running", "pipeline", "verbs", "local", "training")
 )
 def test_a_default_stands_in_the_config_only(module):
     keys, repeated = _config_keys(), []
@@ -239,7 +240,7 @@ def _column_names() -> set[str]:
     return {ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)}
 
 
-@pytest.mark.parametrize("module", _of("stages", "tables", "steps", "pipeline", "verbs", "evidence"))
+@pytest.mark.parametrize("module", DATAFRAME_MODULES)
 def test_column_names_are_written_once(module):
     if module == "faceclust_spark.tables.columns":
         names = [ast.unparse(n.value) for n in TREES[module].body if isinstance(n, ast.Assign)]

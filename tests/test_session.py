@@ -163,7 +163,7 @@ def test_a_launch_that_fails_shows_what_java_said():
 
 _TWICE = """
 from faceclust_spark.config import SparkConfig
-from faceclust_spark.driver_limit import place_of
+from faceclust_spark.running.driver_limit import place_of
 from faceclust_spark.session import get_session
 for memory in ("1g", "3g"):
     session = get_session(SparkConfig(master="local[1]", driver_memory=memory))

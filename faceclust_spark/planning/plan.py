@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from faceclust_spark.config import Config
-from faceclust_spark.driver_limit import may_be_sent, most_faces, place_of_plan
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.cells import cell_count
 from faceclust_spark.planning.choices import (
@@ -40,6 +39,7 @@ from faceclust_spark.planning.timing import (
     kernel_seconds,
     stage_seconds,
 )
+from faceclust_spark.running.driver_limit import may_be_sent, most_faces, place_of_plan
 from faceclust_spark.stages.neighbours import shard_count
 
 if TYPE_CHECKING:

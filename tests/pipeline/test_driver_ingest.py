@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import faceclust_spark
-from faceclust_spark import driver_ingest, steps
 from faceclust_spark.config import load_config
-from faceclust_spark.driver_ingest import ingested_here
 from faceclust_spark.errors import DataError
-from faceclust_spark.held import Held
-from faceclust_spark.run_state import Run
+from faceclust_spark.running import driver_ingest, steps
+from faceclust_spark.running.driver_ingest import ingested_here
+from faceclust_spark.running.held import Held
+from faceclust_spark.running.run_state import Run
 from faceclust_spark.stages.ingest import Gallery, ingested
 from faceclust_spark.stages.sources import count_rows, read_source
 from faceclust_spark.tables import schemas
@@ -126,7 +126,9 @@ def test_stored_faces_too_many_and_settings_leave_a_batch_to_the_tasks(spark, st
     assert ingested_here(run_of(spark, store, "spark.driver_faces=29"), source) is None
     assert ingested_here(run_of(spark, store, "spark.driver_faces=0"), source) is None
     with monkeypatch.context() as patch:
-        patch.setattr("faceclust_spark.driver_ingest.may_be_sent", lambda size, place: size < 30 * 6 * 4)
+        patch.setattr(
+            "faceclust_spark.running.driver_ingest.may_be_sent", lambda size, place: size < 30 * 6 * 4
+        )
         assert ingested_here(run_of(spark, store), source) is None
     assert ingested_here(run_of(spark, store, "spark.driver_faces=30"), source) is not None
     store.merge(schemas.FACES, ingested_here(run_of(spark, store), source).faces, "other")
@@ -135,7 +137,9 @@ def test_stored_faces_too_many_and_settings_leave_a_batch_to_the_tasks(spark, st
 
 def test_rows_without_a_face_tell_nothing_of_the_size_of_the_others(spark, store, monkeypatch):
     asked = []
-    monkeypatch.setattr("faceclust_spark.driver_ingest.may_be_sent", lambda size, place: asked.append(size))
+    monkeypatch.setattr(
+        "faceclust_spark.running.driver_ingest.may_be_sent", lambda size, place: asked.append(size)
+    )
     nobody = [(f"x{number}", None, *row(0)[2:]) for number in range(19)]
     assert (
         ingested_here(run_of(spark, store), frame(spark, [*nobody, *map(row, range(181))]).coalesce(1))

@@ -10,7 +10,14 @@ from pyspark.sql import functions as F
 
 from faceclust_spark.arrow import attributes_from_arrow, vectors_from_arrow
 from faceclust_spark.errors import DataError
-from faceclust_spark.explanation import (
+from faceclust_spark.kernels.links import log_odds_between, log_odds_of_face
+from faceclust_spark.kernels.refined import RefinedGroup
+from faceclust_spark.kernels.similarities import attribute_similarities, face_similarities, fuse
+from faceclust_spark.stages.confidences import read_refinements
+from faceclust_spark.stages.paths import edges_inside, strongest_path
+from faceclust_spark.tables import columns as c
+from faceclust_spark.tables import schemas
+from faceclust_spark.views.explanation import (
     Compared,
     ExplainedFace,
     Explanation,
@@ -20,13 +27,6 @@ from faceclust_spark.explanation import (
     Similarity,
     Step,
 )
-from faceclust_spark.kernels.links import log_odds_between, log_odds_of_face
-from faceclust_spark.kernels.refined import RefinedGroup
-from faceclust_spark.kernels.similarities import attribute_similarities, face_similarities, fuse
-from faceclust_spark.stages.confidences import read_refinements
-from faceclust_spark.stages.paths import edges_inside, strongest_path
-from faceclust_spark.tables import columns as c
-from faceclust_spark.tables import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,14 +9,14 @@ import pytest
 
 from faceclust_spark.config import SynthConfig, load_config
 from faceclust_spark.errors import DataError
-from faceclust_spark.group_pictures import draw_group
-from faceclust_spark.group_view import view_group
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.local import cluster
+from faceclust_spark.views.group_pictures import draw_group
+from faceclust_spark.views.group_view import view_group
 
 pytestmark = pytest.mark.usefixtures("headless")
 
-PAGE = Path(__file__).parents[1] / "docs" / "how-it-decides.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-it-decides.md"
 CONFIG = load_config(None, ["rounds.count=0", "confidences.dense_size=60"])
 
 

@@ -11,15 +11,6 @@ from grouped_gallery import SCALE, coarse_frame, cosine_model, faces_frame, make
 
 from faceclust_spark.config import Config
 from faceclust_spark.errors import DataError
-from faceclust_spark.evidence import explain
-from faceclust_spark.explanation import (
-    Compared,
-    ExplainedFace,
-    Explanation,
-    GroupsAt,
-    Meeting,
-    Similarity,
-)
 from faceclust_spark.kernels.forest import Edges, maximum_spanning_forest
 from faceclust_spark.kernels.grid import cosine_matrix
 from faceclust_spark.kernels.model import model_bytes
@@ -30,6 +21,15 @@ from faceclust_spark.stages.root_groups import root_groups
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.storage import TableStore
+from faceclust_spark.views.evidence import explain
+from faceclust_spark.views.explanation import (
+    Compared,
+    ExplainedFace,
+    Explanation,
+    GroupsAt,
+    Meeting,
+    Similarity,
+)
 
 CONFIG = Config()
 FLOOR = 0.3

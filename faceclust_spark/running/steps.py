@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from faceclust_spark import driver_steps
-from faceclust_spark.driver_ingest import ingested_here
 from faceclust_spark.errors import DataError
+from faceclust_spark.running import driver_steps
+from faceclust_spark.running.driver_ingest import ingested_here
 from faceclust_spark.stages.cells import cells, cells_frame
 from faceclust_spark.stages.clusters import clusters, placed, with_thresholds
 from faceclust_spark.stages.coarse_groups import coarse_groups
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from faceclust_spark.kernels.model import Model
-    from faceclust_spark.run_state import Run
+    from faceclust_spark.running.run_state import Run
 
 log = logging.getLogger(__name__)
 

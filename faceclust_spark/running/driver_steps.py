@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from faceclust_spark.held import Held
     from faceclust_spark.kernels.model import Model
-    from faceclust_spark.run_state import Run
+    from faceclust_spark.running.held import Held
+    from faceclust_spark.running.run_state import Run
     from faceclust_spark.tables.schemas import Table
 
 _KEYS = StructType([StructField(c.ROOT_KEY, LongType(), False)])

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceclust_spark.kernels.diagnostics import UNKNOWN, number_labels
-from faceclust_spark.pictures import pyplot
+from faceclust_spark.views.pictures import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from faceclust_spark.group_view import GroupView
+    from faceclust_spark.views.group_view import GroupView
 
 _SIZE = (10.0, 9.0)  # inches
 _CUT = "#D55E00"

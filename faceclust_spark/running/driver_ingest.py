@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from faceclust_spark.arrow import attributes_from_arrow
-from faceclust_spark.driver_limit import may_be_sent, most_faces, place_of
 from faceclust_spark.kernels.attributes import STATISTICS_PURPOSE, attribute_statistics
 from faceclust_spark.kernels.ids import sample_rows
 from faceclust_spark.kernels.threads import map_parts
+from faceclust_spark.running.driver_limit import may_be_sent, most_faces, place_of
 from faceclust_spark.stages.attribute_statistics import statistics_rows
 from faceclust_spark.stages.ingest import Ingested, count_new, quarantined_rows
 from faceclust_spark.stages.output import arrow_output, frame_of, frame_of_rows
@@ -30,7 +30,7 @@ from faceclust_spark.tables import schemas
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from faceclust_spark.run_state import Run
+    from faceclust_spark.running.run_state import Run
 
 _PEEKED = 20  # rows that tell how large a row is
 _AT_ONCE = 5_000  # rows checked by a thread

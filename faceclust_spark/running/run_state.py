@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from faceclust_spark.driver_limit import ANYWHERE, most_faces, place_of
-from faceclust_spark.held import Held
+from faceclust_spark.running.driver_limit import ANYWHERE, most_faces, place_of
+from faceclust_spark.running.held import Held
 from faceclust_spark.stages.cells import cells_from_frame
 from faceclust_spark.stages.thresholds import thresholds_from_frame
 from faceclust_spark.tables import columns as c

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from faceclust_spark import driver_limit
 from faceclust_spark.config import SparkConfig
-from faceclust_spark.driver_limit import (
+from faceclust_spark.running import driver_limit
+from faceclust_spark.running.driver_limit import (
     ANYWHERE,
     ON_ONE_MACHINE,
     Place,

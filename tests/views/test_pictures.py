@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from faceclust_spark import pictures
 from faceclust_spark.config import Config, SynthConfig
 from faceclust_spark.errors import DataError, InfrastructureError
 from faceclust_spark.kernels.diagnostics import calibrate, number_labels, sample_pairs, score_components
@@ -12,6 +11,7 @@ from faceclust_spark.kernels.faces import quantise_faces
 from faceclust_spark.kernels.metrics import score
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.kernels.thresholds import Thresholds
+from faceclust_spark.views import pictures
 
 pytestmark = pytest.mark.usefixtures("headless")
 
