@@ -22,6 +22,7 @@ class Best(NamedTuple):
     heaps: NDArray[np.int64]  # (n, k)
     filled: NDArray[np.int32]  # (n,)
     lowest: NDArray[np.float32]  # (n,) no candidate of a smaller dot product has a chance any more
+    highest: np.float32  # a larger dot product counts as this one
 
 
 class Place(NamedTuple):
@@ -37,9 +38,11 @@ class Place(NamedTuple):
 EVERYWHERE = Place(0, np.empty((0, 0), np.int32))
 
 
-def empty_best(rows: int, k: int, lowest: np.float32) -> Best:
-    """Give empty heaps for candidates of dot products >= lowest."""
-    return Best(np.empty((rows, k), np.int64), np.zeros(rows, np.int32), np.full(rows, lowest, np.float32))
+def empty_best(rows: int, k: int, lowest: np.float32, highest: np.float32) -> Best:
+    """Give empty heaps for candidates of dot products >= lowest, all those above highest as good as it."""
+    return Best(
+        np.empty((rows, k), np.int64), np.zeros(rows, np.int32), np.full(rows, lowest, np.float32), highest
+    )
 
 
 def flatten_best(best: Best) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
@@ -52,15 +55,16 @@ def flatten_best(best: Best) -> tuple[NDArray[np.int64], NDArray[np.int64], NDAr
     return offsets, rows, dots
 
 
-# Arguments of the compiled functions below: heaps, filled, lowest: of Best. dots: float32 (m, n), exact
-# integers. Most pairs are far below the floor, so a stretch of them is compared at once, in a loop without
-# branches that the compiler turns into vector instructions: 0.12 ns a pair instead of 0.6.
+# Arguments of the compiled functions below: dots: float32 (m, n), exact integers. Most pairs are far below
+# the floor, so a stretch of them is compared at once, in a loop without branches that the compiler turns
+# into vector instructions: 0.12 ns a pair instead of 0.6.
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _offer(heaps, filled, lowest, row, dot, other):  # type: ignore[no-untyped-def]
+def _offer(best, row, dot, other):  # type: ignore[no-untyped-def]
     """Put a candidate into a row's heap, unless K better ones are there."""
-    key = (np.int64(dot) << 32) + (_ROWS - np.int64(other))
+    heaps, filled, lowest = best.heaps, best.filled, best.lowest
+    key = (np.int64(min(dot, best.highest)) << 32) + (_ROWS - np.int64(other))
     k = heaps.shape[1]
     count = filled[row]
     if count < k:
@@ -106,12 +110,13 @@ def _any_at_least(dots, mine, theirs):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def keep_pairs(dots, rows, columns, place, within, heaps, filled, lowest):  # type: ignore[no-untyped-def]
+def keep_pairs(dots, rows, columns, place, within, best):  # type: ignore[no-untyped-def]
     """Offer the pairs of two blocks of one cell's visitors to both faces, if it is here that they meet.
 
     Rows and columns ascend; pairs of row >= column are left out: they are the other half, or a face with
     itself. place, within: Place, of the cell, and of a part of it (kernels.crowds).
     """
+    lowest = best.lowest
     theirs = lowest[columns]  # rises meanwhile, so it may let some pass that are refused later
     for i in range(dots.shape[0]):
         row = rows[i]
@@ -126,8 +131,8 @@ def keep_pairs(dots, rows, columns, place, within, heaps, filled, lowest):  # ty
                 if dot < min(lowest[row], lowest[column]):
                     continue
                 if _meet(place, row, column) and _meet(within, row, column):
-                    _offer(heaps, filled, lowest, row, dot, column)
-                    _offer(heaps, filled, lowest, column, dot, row)
+                    _offer(best, row, dot, column)
+                    _offer(best, column, dot, row)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -149,12 +154,12 @@ def _first_shared(probed, one, other):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def keep_rows(dots, first_row, first_column, own, heaps, filled, lowest):  # type: ignore[no-untyped-def]
+def keep_rows(dots, first_row, first_column, own, best):  # type: ignore[no-untyped-def]
     """Offer each column to each row, but not to itself: heap row r is candidate own[r], or none (-1).
 
     Rows of the heaps begin at first_row, candidates at first_column.
     """
-    anything = np.full(CHUNK, np.inf, np.float32)
+    anything, lowest = np.full(CHUNK, np.inf, np.float32), best.lowest
     for i in range(dots.shape[0]):
         row = first_row + i
         for start in range(0, dots.shape[1], CHUNK):
@@ -164,7 +169,7 @@ def keep_rows(dots, first_row, first_column, own, heaps, filled, lowest):  # typ
             for j in range(len(some)):
                 column = first_column + start + j
                 if some[j] >= lowest[row] and own[row] != column:
-                    _offer(heaps, filled, lowest, row, some[j], column)
+                    _offer(best, row, some[j], column)
 
 
 @numba.njit(cache=True, nogil=True)

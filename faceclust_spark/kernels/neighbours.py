@@ -49,8 +49,9 @@ def find_neighbours(
 ) -> NeighbourLists:
     """Give each face's K nearest faces of cosine >= floor, among those that share a probed cell with it.
 
-    With one cell that is exact search. Pairs of two visitors count like pairs with a member: at 4 probes that
-    costs twice the products of members with visitors, and finds what 8 probes do, for no further shuffle.
+    With one cell that is exact search. Of a cell of more than `largest_cell` visitors those meet that share a
+    part of it (kernels.crowds). Pairs of two visitors count like pairs with a member: at 4 probes that costs
+    twice the products of members with visitors, and finds what 8 probes do, for no further shuffle.
     Uses all cores; the result depends on the cells, never on threads or row order.
 
     Shapes: `(n,)` distinct ids, grid vectors `(n, d)`.
@@ -90,8 +91,7 @@ def search_cells(
 
     searched: bool `(c,)`. probed: int32 `(n, p)` from `probe_cells`. Each pair of the gallery belongs to one
     cell, so searches of different cells find different pairs. No list is longer than k, which loses nothing:
-    the best k of all are among the best k of each search. Where more than `largest_cell` faces visit a cell,
-    those meet that share a part of it (kernels.crowds).
+    the best k of all are among the best k of each search.
 
     Returns the lists of the faces whose home (their nearest cell) is searched, and the lists that are not
     empty of those that only visit.
@@ -100,7 +100,7 @@ def search_cells(
     face_ids, vectors, home, probed = face_ids[order], vectors[order], probed[order, 0], probed[order]
     probed.sort(axis=1)
     visitors, offsets = _visitors(probed, searched)
-    best = empty_best(len(face_ids), config.k, lowest_dot(floor, vectors.shape[1]))
+    best = _empty_lists(len(face_ids), config.k, floor, vectors.shape[1])
     for number, cell in enumerate(np.flatnonzero(searched)):
         rows, place = visitors[offsets[number] : offsets[number + 1]], Place(int(cell), probed)
         is_crowded = len(rows) > config.largest_cell
@@ -124,7 +124,7 @@ def _compare(
     for i in range(0, len(rows), block):
         for j in range(i, len(rows), block):
             dots = here[i : i + block] @ here[j : j + block].T
-            keep_pairs(dots, rows[i : i + block], rows[j : j + block], place, within, *best)
+            keep_pairs(dots, rows[i : i + block], rows[j : j + block], place, within, best)
 
 
 def search_faces(
@@ -143,12 +143,12 @@ def search_faces(
     order = np.argsort(face_ids)
     face_ids = face_ids[order]
     own = _positions(some_ids, face_ids)
-    best = empty_best(len(some_ids), k, lowest_dot(floor, some_vectors.shape[1]))
+    best = _empty_lists(len(some_ids), k, floor, some_vectors.shape[1])
     for first_column in range(0, len(face_ids), block):
         right = vectors[order[first_column : first_column + block]].astype(np.float32).T
         for first_row in range(0, len(some_ids), block):
             left = some_vectors[first_row : first_row + block].astype(np.float32)
-            keep_rows(left @ right, first_row, first_column, own, *best)
+            keep_rows(left @ right, first_row, first_column, own, best)
     return _sorted_lists(some_ids, face_ids, best, some_vectors.shape[1])
 
 
@@ -194,6 +194,14 @@ def lowest_dot(floor: float, dimension: int) -> np.float32:
     """Give the least grid dot product whose cosine is >= floor, both compared as float32."""
     dot = np.rint(floor * grid_scale(dimension) ** 2) + np.arange(-4, 5)
     return np.float32(dot[np.argmax(dots_to_cosines(dot.astype(np.float32), dimension) >= np.float32(floor))])
+
+
+def _empty_lists(faces: int, k: int, floor: float, dimension: int) -> Best:
+    """Give empty lists. Rounding to the grid can lift a near copy's cosine above 1: here it counts as 1.
+
+    Up to there no two dot products have the same cosine, so merging by cosines keeps the heaps' order.
+    """
+    return empty_best(faces, k, lowest_dot(floor, dimension), lowest_dot(1.0, dimension))
 
 
 def _positions(ids: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:

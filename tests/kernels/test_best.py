@@ -19,6 +19,10 @@ def random_dots(rows, columns, seed=0):
     return np.random.default_rng(seed).integers(-6, 7, size=(rows, columns)).astype(np.float32)
 
 
+def no_candidates(rows, k, lowest, highest=2.0**24):
+    return empty_best(rows, k, np.float32(lowest), np.float32(highest))
+
+
 def sorted_best(pairs, rows, k, lowest):
     """The best k of each row's (dot, row) candidates: larger dots first, then smaller rows."""
     kept = [
@@ -40,19 +44,19 @@ def as_lists(best):
 def test_rows_equal_a_sort(k, lowest, block):
     dots = random_dots(10, 90)
     own = np.array([4, -1, 0, 89, -1, 31, 32, 33, -1, 64])
-    best = empty_best(10, k, np.float32(lowest))
+    best = no_candidates(10, k, lowest)
     for start in range(0, 90, block):
-        keep_rows(dots[:, start : start + block], 0, start, own, *best)
+        keep_rows(dots[:, start : start + block], 0, start, own, best)
     pairs = {r: [(d, c) for c, d in enumerate(dots[r].tolist()) if c != own[r]] for r in range(10)}
     assert as_lists(best) == sorted_best(pairs, 10, k, lowest)
 
 
 def test_rows_of_a_later_block():
     dots, own = random_dots(6, 20), np.full(6, -1)
-    whole, parts = empty_best(6, 4, np.float32(0)), empty_best(6, 4, np.float32(0))
-    keep_rows(dots, 0, 0, own, *whole)
+    whole, parts = no_candidates(6, 4, 0), no_candidates(6, 4, 0)
+    keep_rows(dots, 0, 0, own, whole)
     for row in range(0, 6, 2):
-        keep_rows(dots[row : row + 2], row, 0, own, *parts)
+        keep_rows(dots[row : row + 2], row, 0, own, parts)
     assert as_lists(parts) == as_lists(whole)
 
 
@@ -66,14 +70,14 @@ def test_pairs_are_offered_to_both_in_the_smallest_cell_they_share(k, block, see
     probed = probed.astype(np.int32)
     dots = np.triu(random_dots(count, count, seed), 1)
     dots = dots + dots.T
-    best = empty_best(count, k, np.float32(lowest))
+    best = no_candidates(count, k, lowest)
     for cell in generator.permutation(cells):
         visitors = np.flatnonzero((probed == cell).any(axis=1))
         for top in range(0, len(visitors), block):
             for left in range(top, len(visitors), block):
                 rows, columns = visitors[top : top + block], visitors[left : left + block]
                 some = dots[np.ix_(rows, columns)]
-                keep_pairs(some, rows, columns, Place(int(cell), probed), EVERYWHERE, *best)
+                keep_pairs(some, rows, columns, Place(int(cell), probed), EVERYWHERE, best)
     pairs = {
         row: [
             (dots[row, other], other)
@@ -94,11 +98,11 @@ def test_pairs_of_a_cell_in_parts_are_offered_where_they_share_both():
     )
     dots = np.triu(random_dots(count, count, 7), 1)
     dots = dots + dots.T
-    best = empty_best(count, k, np.float32(-100))
+    best = no_candidates(count, k, -100)
     for cell, part in itertools.product(range(8), range(8)):
         here = np.flatnonzero((cells == cell).any(axis=1) & (parts == part).any(axis=1))
         some = dots[np.ix_(here, here)]
-        keep_pairs(some, here, here, Place(cell, cells), Place(part, parts), *best)
+        keep_pairs(some, here, here, Place(cell, cells), Place(part, parts), best)
     pairs = {
         row: [
             (dots[row, other], other)
@@ -111,12 +115,22 @@ def test_pairs_of_a_cell_in_parts_are_offered_where_they_share_both():
 
 
 def test_nothing_offered_is_nothing_found():
-    offsets, rows, dots = flatten_best(empty_best(3, 4, np.float32(0)))
+    offsets, rows, dots = flatten_best(no_candidates(3, 4, 0))
     assert (offsets.tolist(), rows.tolist(), dots.tolist()) == ([0, 0, 0, 0], [], [])
 
 
 def test_the_largest_grid_products_and_row_numbers_are_kept_apart():
-    best = empty_best(1, 3, np.float32(-(2.0**24)))
+    best = no_candidates(1, 3, -(2.0**24))
     dots = np.array([[-(2.0**24), 2.0**24, 2.0**24 - 1, 0]], np.float32)
-    keep_rows(dots, 0, 2**31, np.array([-1]), *best)
+    keep_rows(dots, 0, 2**31, np.array([-1]), best)
     assert as_lists(best) == ([[2**31 + 1, 2**31 + 2, 2**31 + 3]], [[2.0**24, 2.0**24 - 1, 0.0]])
+
+
+def test_what_exceeds_the_highest_is_as_good_as_it():
+    best = no_candidates(4, 2, 0, highest=4)
+    dots, own = np.array([[3, 5, 4, 6]] * 4, np.float32), np.arange(4)
+    keep_rows(dots, 0, 0, own, best)
+    assert as_lists(best) == ([[1, 2], [2, 3], [1, 3], [1, 2]], [[4, 4]] * 4)
+    best = no_candidates(4, 2, 0, highest=4)
+    keep_pairs(np.tile(dots[0] + 1, (4, 1)), own, own, EVERYWHERE, EVERYWHERE, best)
+    assert as_lists(best) == ([[1, 2], [0, 2], [0, 1], [0, 1]], [[4, 4]] * 4)

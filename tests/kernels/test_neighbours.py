@@ -5,8 +5,9 @@ import pytest
 
 from faceclust_spark.config import NeighboursConfig
 from faceclust_spark.kernels.cells import Cells, cell_parts, probe_cells
-from faceclust_spark.kernels.grid import grid_scale, normalise, quantise
+from faceclust_spark.kernels.grid import dots_to_cosines, grid_scale, normalise, quantise
 from faceclust_spark.kernels.neighbours import (
+    BLOCK,
     NeighbourLists,
     find_neighbours,
     join_lists,
@@ -43,6 +44,7 @@ def brute_force(
     wide = vectors.astype(np.int64)
     dots = np.einsum("id,jd->ij", wide, wide)
     cosines = dots.astype(np.float32) * np.float32(1 / grid_scale(vectors.shape[1]) ** 2)
+    cosines = np.minimum(cosines, np.float32(1))
     kept = cosines >= np.float32(floor)
     np.fill_diagonal(kept, False)
     if allowed is not None:
@@ -105,36 +107,65 @@ def test_all_cells_probed_is_exact() -> None:
     assert as_dict(found) == brute_force(face_ids, vectors, 0.1, 6)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 5, 12])
-@pytest.mark.parametrize("block", [1, 7, 64, 4_096])
-@pytest.mark.parametrize("largest_cell", [20, 8_192])
-def test_shards_and_blocks_do_not_matter(parts: int, block: int, largest_cell: int) -> None:
-    face_ids, vectors = make_faces(240, 24, seed=8, copies=40)
-    cells, config = some_cells(vectors, 12), NeighboursConfig(k=4, probes=3, largest_cell=largest_cell)
-    expected = find_neighbours(face_ids, vectors, cells, 0.2, config)
-    shuffled = np.random.default_rng(parts).permutation(len(face_ids))
+def search_in_shards(
+    face_ids: np.ndarray,
+    vectors: np.ndarray,
+    cells: Cells,
+    config: NeighboursConfig,
+    shards: int,
+    block: int = BLOCK,
+) -> dict[int, list[tuple[int, np.float32]]]:
+    """What tasks that each know some faces, shuffled, find at a floor of 0.2."""
+    shuffled = np.random.default_rng(shards).permutation(len(face_ids))
     ids, mixed = face_ids[shuffled], vectors[shuffled]
-    probed, part_of_cell = probe_cells(mixed, cells, 3), cell_parts(cells, parts)
+    probed, shard_of_cell = probe_cells(mixed, cells, config.probes), cell_parts(cells, shards)
     found = []
-    for part in reversed(range(parts)):
-        searched = part_of_cell == part
+    for shard in reversed(range(shards)):
+        searched = shard_of_cell == shard
         here = searched[probed].any(axis=1)
         found.append(search_cells(ids[here], mixed[here], probed[here], searched, 0.2, config, block))
-    assert as_dict(merge_lists(found, config.k)) == as_dict(expected)
+    return as_dict(merge_lists(found, config.k))
 
 
-@pytest.mark.parametrize("largest_cell", [60, 8_192])
-def test_a_pair_is_found_once(largest_cell: int) -> None:
-    face_ids, vectors = make_faces(200, 16, seed=5)
-    config = NeighboursConfig(k=1_000, largest_cell=largest_cell)
+def assert_found_once(face_ids: np.ndarray, vectors: np.ndarray, config: NeighboursConfig) -> None:
+    """One cell after the other finds each pair once."""
     cells = some_cells(vectors, 8)
-    probed = probe_cells(vectors, cells, 4)
+    probed = probe_cells(vectors, cells, config.probes)
     pairs = []
     for cell in range(8):
         searched = np.arange(8) == cell
         found = as_dict(search_cells(face_ids, vectors, probed, searched, 0.0, config))
         pairs += [(face, other) for face, others in found.items() for other, _ in others]
-    assert len(pairs) == len(set(pairs))
+    assert len(pairs) == len(set(pairs)) > 0
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5, 12])
+@pytest.mark.parametrize("block", [1, 7, 64, 4_096])
+def test_shards_and_blocks_do_not_matter(shards: int, block: int) -> None:
+    face_ids, vectors = make_faces(240, 24, seed=8, copies=40)
+    cells, config = some_cells(vectors, 12), NeighboursConfig(k=4, probes=3)
+    expected = find_neighbours(face_ids, vectors, cells, 0.2, config)
+    assert search_in_shards(face_ids, vectors, cells, config, shards, block) == as_dict(expected)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5, 12])
+@pytest.mark.parametrize("dimension", [32, 128])
+def test_shards_do_not_matter_to_near_copies(shards: int, dimension: int) -> None:
+    generator = np.random.default_rng(dimension)
+    raw = np.repeat(generator.normal(size=(100, dimension)), 20, axis=0)
+    vectors = quantise(normalise(raw + 0.002 * generator.normal(size=raw.shape)))
+    face_ids = generator.permutation(len(vectors)).astype(np.int64)
+    cells, config = some_cells(vectors, 12), NeighboursConfig(k=40, probes=4)
+    found = search_in_shards(face_ids, vectors, cells, config, shards)
+    assert found == brute_force(face_ids, vectors, 0.2, 40, visited_pairs(vectors, cells, 4))
+    cosines = np.array([cosine for others in found.values() for _, cosine in others[:15]])
+    assert cosines.max() <= 1
+    assert (cosines > 1 - 1e-6).mean() > 0.2  # many would be above it
+
+
+def test_a_pair_is_found_once() -> None:
+    face_ids, vectors = make_faces(200, 16, seed=5)
+    assert_found_once(face_ids, vectors, NeighboursConfig(k=1_000))
 
 
 @pytest.mark.parametrize("parts", [1, 3, 101, 150])
@@ -186,3 +217,11 @@ def test_lowest_dot_is_where_the_cosine_reaches_the_floor(dimension: int) -> Non
         lowest = lowest_dot(floor, dimension)
         assert lowest * step >= np.float32(floor)
         assert (lowest - np.float32(1)) * step < np.float32(floor)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 16, 32, 100, 128, 256, 512, 1_000, 2_048, 4_096])
+def test_no_two_dot_products_up_to_a_cosine_of_one_have_the_same_cosine(dimension: int) -> None:
+    highest = lowest_dot(1.0, dimension)
+    cosines = dots_to_cosines(np.arange(highest // 2, highest + 1, dtype=np.float32), dimension)
+    assert (np.diff(cosines) > 0).all()
+    assert cosines[-1] == 1
