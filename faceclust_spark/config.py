@@ -110,7 +110,7 @@ class NeighboursConfig(Section):
     k: Annotated[int, Field(ge=1, le=1_000)] = 40  # neighbours kept for each face
     floor: Cosine | Auto = "auto"  # lowest cosine kept; auto: from the distribution of random pairs
     probes: Positive = 10  # cells that a face visits: it meets all other visitors there
-    largest_cell: Positive = 8_192  # visitors; where there are more, those meet that are near in the cell
+    largest_cell: Positive = 8_192  # visitors; of more, those near in the cell meet, if that saves half
     audit: Annotated[int, Field(ge=0)] = 0  # faces whose neighbours are checked by exact search
 
 

@@ -28,8 +28,9 @@ from faceclust_spark.kernels.grid import quantise
 
 FACES_PER_PART = 50
 PROBED_PARTS = 8  # of each visitor
-SAMPLED = 16  # visitors a part that k-means sees
+SAMPLED = 16  # visitors a part that k-means sees, at least; up to twice as many
 ROUNDS = 3  # of k-means
+_FEW_PARTS = 2 * PROBED_PARTS**2  # so few leave half of the pairs or more, however visitors spread
 _UNEVEN = 1.3  # times as many pairs as in parts of equal size
 
 
@@ -42,11 +43,12 @@ class Work(NamedTuple):
 
 def visitor_work(visitors: float, largest_cell: int) -> Work:
     """Give what a cell takes that so many faces visit, with and without parts."""
-    if visitors <= largest_cell:
-        return Work(visitors / 2, 0.0)
-    parts = part_count(int(visitors))
+    whole, parts = visitors / 2, part_count(int(visitors))
+    if visitors <= largest_cell or parts <= _FEW_PARTS:
+        return Work(whole, 0.0)
     sampled = min(1.0, SAMPLED * parts / visitors)
-    return Work(_UNEVEN * visitors * PROBED_PARTS**2 / (2 * parts), parts * (1 + ROUNDS * sampled))
+    pairs = _UNEVEN * whole * PROBED_PARTS**2 / parts
+    return Work(pairs if pairs < whole / 2 else whole, parts * (1 + ROUNDS * sampled))
 
 
 def part_count(visitors: int) -> int:
@@ -59,9 +61,13 @@ def visit_parts(
 ) -> Iterator[tuple[Place, NDArray[np.int64]]]:
     """Give each part of a cell, and the rows of those who meet there, ascending.
 
-    One part for all where parts would hardly make less work: where half of the visitors are copies, say.
+    One part for all where parts would leave half of the pairs or more: below 6,450 visitors, or where half of
+    them are copies, say.
     vectors: of a gallery `(n, d)`, by ascending face id. rows: of those who visit the cell, `(v,)` ascending.
     """
+    if part_count(len(rows)) <= _FEW_PARTS:
+        yield EVERYWHERE, rows
+        return
     own = centred(vectors, rows)
     parts = train_parts(own)
     visited = np.sort(probe_cells(own, parts, PROBED_PARTS), axis=1)

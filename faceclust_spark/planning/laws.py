@@ -70,8 +70,9 @@ def count_work(
     faces = gallery.faces
     cells = cell_count(faces, config.cells)
     probes = min(config.neighbours.probes, cells)
-    work = visitor_work(faces * probes / cells, config.neighbours.largest_cell)
-    uneven = 1.0 if work.parts else imbalance  # pairs in parts grow with their visitors
+    visitors = faces * probes / cells
+    work = visitor_work(visitors, config.neighbours.largest_cell)
+    uneven = 1.0 if work.pairs < visitors / 2 else imbalance  # pairs in parts grow with their visitors
     compared = float(faces) ** 2 if cells == 1 else uneven * faces * probes * work.pairs
     return Counts(
         cells=cells,

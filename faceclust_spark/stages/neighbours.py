@@ -67,7 +67,8 @@ def neighbours(
 ) -> DataFrame:
     """Give each face's K nearest faces of cosine >= floor, among those that share a probed cell with it.
 
-    One row a face, also where its list is empty; the same lists for any number of shards and as
+    Of a cell of more than `largest_cell` visitors, among those that share a part of it (kernels.crowds). One
+    row a face, also where its list is empty; the same lists for any number of shards and as
     `kernels.neighbours.find_neighbours` gives. Fulfils NEIGHBOURS.
     """
     faces = vectors.select(c.FACE_ID, c.VECTOR)

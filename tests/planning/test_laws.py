@@ -103,7 +103,8 @@ def test_what_one_core_does_alone_is_not_divided():
 def test_a_task_holds_its_shard_whatever_the_gallery():
     held = [task_memory(*work(faces), Config())["neighbours"] for faces in SIZES[3:]]
     assert max(held[:2]) / min(held[:2]) < 1.2
-    assert held[2] - held[1] < 10**9 * 10 / 65_536 * (2 * 256 + 200)  # cells that are divided: visitors again
+    crowd = 10**9 * 10 / 65_536
+    assert crowd * 2 * 256 < held[2] - held[1] < crowd * (2 * 256 + 200)  # divided cells: visitors again
     one, two = (task_memory(*work(faces), Config())["coarse_groups"] for faces in (10**6, 10**9))
     limited = task_memory(*work(10**10), Config())["coarse_groups"]
     assert one < two == limited

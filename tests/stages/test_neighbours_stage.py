@@ -21,14 +21,18 @@ from faceclust_spark.tables import schemas
 FACES, DIMENSION, FLOOR = 3_000, 32, 0.45
 
 
-@pytest.fixture(scope="module")
-def gallery() -> tuple[np.ndarray, np.ndarray]:
+def make_gallery(faces: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(4)
     people = generator.normal(size=(400, DIMENSION))
-    raw = people[generator.integers(0, 400, FACES)] + 0.9 * generator.normal(size=(FACES, DIMENSION))
+    raw = people[generator.integers(0, 400, faces)] + 0.9 * generator.normal(size=(faces, DIMENSION))
     raw[-50:] = raw[:50]
-    face_ids = generator.integers(0, 2**62, FACES)
+    face_ids = generator.integers(0, 2**62, faces)
     return np.sort(face_ids), quantise(normalise(raw))
+
+
+@pytest.fixture(scope="module")
+def gallery() -> tuple[np.ndarray, np.ndarray]:
+    return make_gallery(FACES)
 
 
 def frame(spark, gallery, partitions: int):
@@ -59,15 +63,22 @@ def assert_fulfils(rows, table: schemas.Table) -> None:
     assert [(f.name, f.dataType) for f in rows.schema] == [(f.name, f.dataType) for f in wanted]
 
 
-@pytest.mark.parametrize(
-    ("partitions", "shards", "largest_cell"), [(1, 1, 8_192), (3, 5, 8_192), (7, 64, 8_192), (3, 5, 100)]
-)
-def test_spark_equals_the_kernel(spark, gallery, partitions: int, shards: int, largest_cell: int) -> None:
-    config = NeighboursConfig(k=6, probes=3, largest_cell=largest_cell)
+@pytest.mark.parametrize(("partitions", "shards"), [(1, 1), (3, 5), (7, 64)])
+def test_spark_equals_the_kernel(spark, gallery, partitions: int, shards: int) -> None:
+    config = NeighboursConfig(k=6, probes=3)
     trained = train_cells(gallery[1], FACES, CellsConfig(cells=24))
     rows = neighbours(frame(spark, gallery, partitions), trained, FLOOR, config, shards)
     assert_fulfils(rows, schemas.NEIGHBOURS)
     assert_equal_lists(as_lists(rows), find_neighbours(*gallery, trained, FLOOR, config))
+
+
+def test_cells_in_parts_equal_those_of_the_kernel(spark) -> None:
+    crowd = make_gallery(20_000)
+    trained, config = train_cells(crowd[1], 20_000, CellsConfig(cells=2)), NeighboursConfig(k=6, probes=1)
+    expected = find_neighbours(*crowd, trained, FLOOR, config)
+    whole = find_neighbours(*crowd, trained, FLOOR, config.model_copy(update={"largest_cell": 20_000}))
+    assert (expected.neighbours != whole.neighbours).any()
+    assert_equal_lists(as_lists(neighbours(frame(spark, crowd, 3), trained, FLOOR, config, 2)), expected)
 
 
 @pytest.mark.parametrize("shards", [1, 3])
