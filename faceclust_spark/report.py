@@ -123,7 +123,17 @@ def describe_evaluation(rows: Sequence[Mapping[str, Any]]) -> str:
         for _, *keys in _METRICS:
             line += "  " + " / ".join(_share(row[key]) for key in keys).center(22)
         lines.append(line + f"{_share(row['nmi']):>8}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_reliability(rows[:1])])
+
+
+def _reliability(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tell what the confidences of all scored faces are worth, where some have company."""
+    return [
+        f"confidences of the {row['members']:,} faces that are not alone: {row['mean_confidence']:.3f} "
+        f"in the mean, {row['share_right']:.3f} are right; Brier score {row['brier']:.4f}"
+        for row in rows
+        if row["members"]
+    ]
 
 
 def describe_demo(result: DemoResult) -> str:

@@ -12,7 +12,7 @@ from faceclust_spark.kernels.cells import sample_size, train_cells
 from faceclust_spark.kernels.forest import component_keys, edges_of_lists, maximum_spanning_forest
 from faceclust_spark.kernels.grid import cosine_matrix
 from faceclust_spark.kernels.ids import sample_rows
-from faceclust_spark.kernels.metrics import Scores, score
+from faceclust_spark.kernels.metrics import Scores, judge_members, score
 from faceclust_spark.kernels.neighbours import find_neighbours
 
 if TYPE_CHECKING:
@@ -110,25 +110,15 @@ def calibrate(
     """
     known = person != UNKNOWN
     person, cluster, confidence = person[known], cluster[known], confidence[known]
-    cluster = np.unique(cluster, return_inverse=True)[1]
-    members = np.bincount(cluster)[cluster] > 1
+    members, is_right = judge_members(person, cluster)
     if not members.any():
         raise DataError("no cluster holds two labelled faces: there is nothing to compare confidences with")
-    right = (most_frequent(person, cluster)[cluster] == person)[members]
-    sure = confidence[members].astype(np.float64)
+    right, sure = is_right[members], confidence[members].astype(np.float64)
     numbers = np.minimum((sure * bins).astype(np.int64), bins - 1)
     filled, faces = np.unique(numbers, return_counts=True)
     share = np.bincount(numbers, right)[filled] / faces
     low, high = _wilson(share, faces)
     return Calibration(np.bincount(numbers, sure)[filled] / faces, share, low, high, faces)
-
-
-def most_frequent(person: NDArray[np.int64], cluster: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give each cluster 0..c-1 its most frequent person, of equals the smaller number: int64 `(c,)`."""
-    pairs, counts = np.unique(np.stack([cluster, person]), axis=1, return_counts=True)
-    order = np.lexsort((pairs[1], -counts, pairs[0]))
-    first = np.unique(pairs[0, order], return_index=True)[1]
-    return np.asarray(pairs[1, order[first]])
 
 
 def _wilson(

@@ -235,6 +235,8 @@ EVALUATION_METRICS = (
     "bcubed_f",
     "nmi",
 )
+# What confidences are worth: of the scored faces that are not alone in their cluster, and of these only.
+EVALUATION_RELIABILITY = ("members", c.MEAN_CONFIDENCE, "share_right", "brier")
 EVALUATION_COUNTS = ("faces", "identities", "clusters", "singletons")
 EVALUATION = Table(
     "evaluation",
@@ -243,6 +245,8 @@ EVALUATION = Table(
         (c.SLICE_VALUE, _STRING),
         *((name, _LONG) for name in EVALUATION_COUNTS),
         *((name, _DOUBLE, True) for name in EVALUATION_METRICS),  # null: undefined, no pair
+        (EVALUATION_RELIABILITY[0], _LONG),
+        *((name, _DOUBLE, True) for name in EVALUATION_RELIABILITY[1:]),  # null: no member
         (c.RUN_ID, _STRING),
     ),
     published=True,

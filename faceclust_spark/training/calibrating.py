@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.kernels.calibration import Calibration, calibration_inputs, fit_calibration
+from faceclust_spark.kernels.metrics import judge_members
 from faceclust_spark.kernels.rounds import Placed
-from faceclust_spark.training.joining import main_identities
 
 
 class Judged(NamedTuple):
@@ -22,15 +22,14 @@ class Judged(NamedTuple):
 
 def judge(placed: Placed, people: NDArray[np.int64], counts: NDArray[np.bool_]) -> Judged:
     """Judge the members of clusters of two or more that count. placed: without a calibration."""
-    keys, main = main_identities(placed.labels, people)
-    place = np.searchsorted(keys, placed.labels)
-    sizes = np.bincount(place)[place]
-    kept = counts & (sizes > 1)
+    is_member, is_right = judge_members(people, placed.labels)
+    kept = counts & is_member
+    cluster = np.unique(placed.labels, return_inverse=True)[1]
     sure = placed.confidences[kept].astype(np.float64)
     with np.errstate(divide="ignore"):  # they are limited later
         own = np.log(sure) - np.log1p(-sure)
-    inputs = calibration_inputs(own, placed.margins[kept], sizes[kept])
-    return Judged(inputs, main[place][kept] == people[kept])
+    inputs = calibration_inputs(own, placed.margins[kept], np.bincount(cluster)[cluster[kept]])
+    return Judged(inputs, is_right[kept])
 
 
 def fit_judged(judged: Sequence[Judged]) -> Calibration:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from faceclust_spark.config import Config, TrainConfig
 from faceclust_spark.kernels.joiner import Joiner
+from faceclust_spark.kernels.metrics import main_identities
 from faceclust_spark.kernels.rounds import describe_meetings
 from faceclust_spark.training.galleries import Composition
 
@@ -45,16 +46,6 @@ def draw_meetings(
     one, other = (main[np.searchsorted(keys, ends)] for ends in described[:2])
     kept = np.isin(one, people[counts])
     return Examples(described.inputs[kept], (one == other)[kept].astype(np.float32))
-
-
-def main_identities(
-    labels: NDArray[np.int64], people: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give each cluster's label, ascending, and its most frequent identity (ties: the smaller)."""
-    pairs, counts = np.unique(np.stack([labels, people]), axis=1, return_counts=True)
-    order = np.lexsort((pairs[1], -counts, pairs[0]))
-    keys, first = np.unique(pairs[0][order], return_index=True)
-    return keys, pairs[1][order][first]
 
 
 def fit_joiner(examples: Sequence[Examples], settings: TrainConfig) -> Joiner:

@@ -8,7 +8,6 @@ from faceclust_spark.errors import DataError
 from faceclust_spark.kernels.diagnostics import (
     UNKNOWN,
     calibrate,
-    most_frequent,
     number_labels,
     sample_pairs,
     score_components,
@@ -72,12 +71,6 @@ def test_components_are_scored_as_by_another_path(seed):
         (_, wrong), (missed, hits) = pair_confusion_matrix(person[known], components[known])
         assert found.pairwise_precision == pytest.approx(hits / (hits + wrong))
         assert found.pairwise_recall == pytest.approx(hits / (hits + missed))
-
-
-def test_the_most_frequent_person_of_equals_is_the_smaller_number():
-    person = np.array([3, 1, 1, 3, 2, 0])
-    cluster = np.array([0, 0, 0, 0, 1, 2])
-    assert most_frequent(person, cluster).tolist() == [1, 2, 0]
 
 
 def test_confidences_are_compared_with_the_truth():

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score, pair_confusion_matrix
 
-from faceclust_spark.kernels.metrics import score, score_contingency
+from faceclust_spark.kernels.metrics import (
+    judge_members,
+    main_identities,
+    score,
+    score_confidences,
+    score_contingency,
+)
 
 CLOSE = {"rel": 1e-12, "abs": 1e-12}
 
@@ -75,3 +81,37 @@ def test_the_order_of_cells_does_not_matter():
     identity, cluster, count = np.array([[0, 0, 1, 2], [0, 1, 1, 2], [3, 2, 4, 1]])
     forward = score_contingency(identity, cluster, count)
     assert score_contingency(identity[::-1], cluster[::-1], count[::-1]) == pytest.approx(forward, **CLOSE)
+
+
+def test_the_main_identity_of_equals_is_the_smaller():
+    person = np.array([3, 1, 1, 3, 2, 0])
+    keys, main = main_identities(np.array(["b", "b", "b", "b", "a", "c"]), person)
+    assert (keys.tolist(), main.tolist()) == (["a", "b", "c"], [2, 1, 0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_confidences_against_brute_force(seed):
+    generator = np.random.default_rng(seed)
+    labels, clusters = generator.integers(0, 12, 60), generator.integers(0, 30, 60)
+    sure = generator.random(60).astype(np.float32)
+    misses, right, members = [], [], []
+    for face in range(60):
+        together = labels[clusters == clusters[face]].tolist()
+        most = max(together.count(label) for label in together)
+        main = min(label for label in together if together.count(label) == most)
+        members.append(len(together) > 1)
+        right.append(labels[face] == main)
+        misses.append((float(sure[face]) - right[face]) ** 2)
+    is_member, is_right = judge_members([f"{label:02d}" for label in labels], clusters)
+    assert (is_member.tolist(), is_right.tolist()) == (members, right)
+    found = score_confidences(labels, clusters, sure)
+    assert 0 < found.members == sum(members) < 60
+    assert found.mean_confidence == pytest.approx(np.mean(sure[members], dtype=np.float64))
+    assert found.share_right == pytest.approx(np.mean(np.array(right)[members]))
+    assert found.brier == pytest.approx(np.mean(np.array(misses)[members]))
+
+
+def test_confidences_of_nobody_are_worth_nothing_known():
+    found = score_confidences([0, 0, 1], [0, 1, 2], np.ones(3))
+    assert found.members == 0
+    assert all(math.isnan(value) for value in found[1:])

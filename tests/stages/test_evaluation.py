@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
 from faceclust_spark.errors import DataError
-from faceclust_spark.kernels.metrics import score
+from faceclust_spark.kernels.metrics import score, score_confidences
 from faceclust_spark.stages.evaluation import evaluation
 from faceclust_spark.stages.output import stage_schema
 from faceclust_spark.tables import columns as c
@@ -22,9 +22,14 @@ def images(count):
     return [f"image-{number}" for number in range(count)]
 
 
+def confidences_of(count):
+    return np.random.default_rng(count).beta(5, 1, count).astype(np.float32)
+
+
 def clusters_frame(spark, clusters):
-    names = [f"c{cluster}" for cluster in clusters]
-    return spark.createDataFrame(pa.table({c.IMAGE_ID: images(len(clusters)), c.CLUSTER_ID: names}))
+    names, sure = [f"c{cluster}" for cluster in clusters], confidences_of(len(clusters))
+    columns = {c.IMAGE_ID: images(len(clusters)), c.CLUSTER_ID: names, c.CONFIDENCE: sure}
+    return spark.createDataFrame(pa.table(columns))
 
 
 def labels_frame(spark, labels, **columns):
@@ -41,14 +46,19 @@ def evaluate(spark, labels, clusters, slices=(), **columns):
     return found.toArrow().to_pylist()
 
 
-def check(row, labels, clusters):
-    """Compare a row with the kernel's scores of the faces given, those without a label left out."""
-    pairs = [(a, b) for a, b in zip(labels, clusters, strict=True) if a is not None]
-    labels, clusters = (np.array(side) for side in zip(*pairs, strict=True))
+def check(row, labels, clusters, inside=None):
+    """Compare a row with the kernel's scores of the faces inside, those without a label left out."""
+    inside = range(len(labels)) if inside is None else inside
+    rows = [number for number in inside if labels[number] is not None]
+    sure = confidences_of(len(labels))[rows]
+    labels, clusters = np.array([f"person-{labels[i]}" for i in rows]), np.array([clusters[i] for i in rows])
     _, sizes = np.unique(clusters, return_counts=True)
     counts = (len(labels), len(set(labels.tolist())), len(sizes), int((sizes == 1).sum()))
     assert tuple(row[name] for name in schemas.EVALUATION_COUNTS) == counts
     for name, value in zip(schemas.EVALUATION_METRICS, score(labels, clusters), strict=True):
+        assert row[name] == (None if math.isnan(value) else pytest.approx(value, **CLOSE)), name
+    worth = score_confidences(labels, clusters, sure)
+    for name, value in zip(schemas.EVALUATION_RELIABILITY, worth, strict=True):
         assert row[name] == (None if math.isnan(value) else pytest.approx(value, **CLOSE)), name
 
 
@@ -70,6 +80,21 @@ def test_the_worked_example(spark):
     assert [row[name] for name in schemas.EVALUATION_COUNTS] == [7, 3, 4, 2]
     expected = (0.5, 0.285714, 0.363636, 0.809524, 0.571429, 0.669951, 0.611724)
     assert [row[name] for name in schemas.EVALUATION_METRICS] == pytest.approx(expected, abs=5e-7)
+
+
+def test_confidences_of_the_worked_example(spark):
+    """Faces 2 and 4 are not of their cluster's main person, face 5 is alone."""
+    labels, clusters = [1, 1, 2, 2, 3, 3], [0, 0, 0, 1, 1, 2]
+    rows = pa.table(
+        {
+            c.IMAGE_ID: images(6),
+            c.CLUSTER_ID: [f"c{cluster}" for cluster in clusters],
+            c.CONFIDENCE: pa.array([1.0, 0.5, 0.25, 0.75, 0.5, 0.125], pa.float32()),
+        }
+    )
+    (row,) = evaluation(spark.createDataFrame(rows), labels_frame(spark, labels), ()).toArrow().to_pylist()
+    assert (row["members"], row["mean_confidence"], row["share_right"]) == (5, 0.6, 0.6)
+    assert row["brier"] == pytest.approx((0 + 0.25 + 0.0625 + 0.0625 + 0.25) / 5)
 
 
 @pytest.mark.parametrize(("seed", "faces"), [(0, 10), (1, 80), (2, 1_500)])
@@ -118,8 +143,7 @@ def test_slices_hold_their_own_faces_only(spark):
     assert names_of(rows, "source") == ["id card", "web", "(none)"]
     check(rows[0], labels, clusters)
     for row, value in zip(rows[1:], ("id card", "web", None), strict=True):
-        inside = [number for number in range(300) if source[number] == value]
-        check(row, [labels[i] for i in inside], [clusters[i] for i in inside])
+        check(row, labels, clusters, [number for number in range(300) if source[number] == value])
 
 
 def test_identity_size_is_always_there(spark):
@@ -130,8 +154,7 @@ def test_identity_size_is_always_there(spark):
     assert names_of(rows, c.IDENTITY_SIZE) == ["1", "2-4", "5-11", "12-39", "40+"]
     assert [row["identities"] for row in rows] == [10, 2, 2, 2, 2, 2]
     for row, (low, high) in zip(rows[1:], ((1, 1), (2, 4), (5, 11), (12, 39), (40, 99)), strict=True):
-        inside = [i for i, label in enumerate(labels) if low <= sizes[label] <= high]
-        check(row, labels[inside], clusters[inside])
+        check(row, labels, clusters, [i for i, label in enumerate(labels) if low <= sizes[label] <= high])
 
 
 def test_a_column_called_identity_size_wins(spark):
@@ -163,7 +186,7 @@ def test_many_numbers_are_cut_at_their_quartiles(spark, as_text):
     for row, (low, high) in zip(rows[1:], ((-1, 19), (19, 39), (39, 59), (59, 79)), strict=True):
         inside = (age > low) & (age <= high)
         assert inside.sum() == 100
-        check(row, labels[inside], clusters[inside])
+        check(row, labels, clusters, np.flatnonzero(inside))
 
 
 def test_numbers_with_few_quartiles(spark):
