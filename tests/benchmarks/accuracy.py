@@ -178,14 +178,15 @@ def make_training(arguments: argparse.Namespace) -> Training:
     return Training(arguments.models / name, overrides)
 
 
-def make_parser(description: str | None, sets: bool = True) -> argparse.ArgumentParser:
-    """Give the options that the tables of accuracy share; sets: also the one that chooses the files."""
+def make_parser(description: str | None, sets: bool = True, methods: bool = True) -> argparse.ArgumentParser:
+    """Give the options that the tables of accuracy share; sets, methods: also those that choose of them."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if sets:
         add_names(parser, "--sets", "set", DEV_SETS)
-    add_names(parser, "--methods", "method", METHODS)
+    if methods:
+        add_names(parser, "--methods", "method", METHODS)
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each model of ours; default 1")
     parser.add_argument("--models", type=Path, default=Path("build/accuracy"), help="default build/accuracy")
     parser.add_argument("--steps", type=int, help="of every training, instead of the config's")

@@ -16,7 +16,7 @@ from common import say
 from numpy.typing import NDArray
 from peers import PEERS
 
-from faceclust_spark import cluster
+from faceclust_spark import Clustering, cluster
 from faceclust_spark.config import load_config
 from faceclust_spark.errors import ConfigError
 from faceclust_spark.kernels.metrics import score
@@ -68,7 +68,7 @@ def learn(kind: str, galleries: dict[str, Faces], seed: int, training: Training)
         seconds = time.perf_counter() - start
         save_model(trained.model, folder)
         say(f"  {folder.name}: trained in {seconds:.0f} s")
-    return Fitted(kind, {"seed": seed}, seconds, lambda gallery: by_model(gallery, folder, training))
+    return Fitted(kind, {"seed": seed}, seconds, lambda gallery: by_model(gallery, folder, training).labels)
 
 
 def model_folder(kind: str, galleries: Iterable[str], seed: int, training: Training) -> Path:
@@ -76,11 +76,11 @@ def model_folder(kind: str, galleries: Iterable[str], seed: int, training: Train
     return training.folder / "_".join([kind, *sorted(galleries), f"seed{seed}"])
 
 
-def by_model(faces: Faces, folder: Path, training: Training, *further: str) -> NDArray[np.int64]:
+def by_model(faces: Faces, folder: Path, training: Training, *further: str) -> Clustering:
     """Cluster with a model of a folder; a literal one by its confidences, since it has nothing else."""
     rule = ["clusters.rule=confidence"] if load_model(str(folder)).kind == "literal" else []
     config = load_config(None, [*training.overrides, *rule, f"confidences.model={folder}", *further])
-    return cluster(faces.embeddings, faces.attributes, config, image_ids=faces.image_ids.tolist()).labels
+    return cluster(faces.embeddings, faces.attributes, config, image_ids=faces.image_ids.tolist())
 
 
 def timed(fitted: Fitted, faces: Faces) -> tuple[NDArray[np.int64], float]:

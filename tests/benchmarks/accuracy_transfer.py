@@ -175,7 +175,7 @@ def score_case(case: Case, method: str, seed: int, training: Training, tuned: di
         folder = model_folder(method, case.known, seed, training)
         ways = {
             " ".join([method, *setting]): fitted._replace(
-                cluster=lambda faces, setting=setting: by_model(faces, folder, training, *setting)
+                cluster=lambda faces, setting=setting: by_model(faces, folder, training, *setting).labels
             )
             for setting in case.settings
         }

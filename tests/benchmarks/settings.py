@@ -112,7 +112,7 @@ def score_change(change: Change, faces: Faces, model: Path) -> dict[str, float]:
     """Cluster with something changed, and score."""
     attributes, embeddings = change.attributes(faces.attributes), change.embeddings(faces.embeddings)
     changed = faces._replace(attributes=attributes, embeddings=embeddings)
-    labels = by_model(changed, model, Training(model.parent), *change.settings)
+    labels = by_model(changed, model, Training(model.parent), *change.settings).labels
     return measure(faces.labels.astype(str), labels)
 
 

@@ -110,10 +110,11 @@ def test_the_first_screen_is_ours(tmp_path):
     assert summary.startswith("run ")
     assert re.search(r"^faces in the gallery +1,000$", summary, re.MULTILINE)
     assert re.search(r"^clusters of two or more +\d+$", summary, re.MULTILINE)
-    header, everything, *slices = scores.splitlines()
+    header, everything, *slices, confidences = scores.splitlines()
     assert header.split()[:4] == ["faces", "people", "clusters", "alone"]
     assert everything.startswith("all ")
     assert [line.split()[0] for line in slices[1:]] == ["high", "low", "middle"]
+    assert re.fullmatch(r"confidences of the \d+ faces .+ Brier score 0\.\d{4}", confidences)
     assert "faceclust run --source YOUR.parquet --tables out" in further
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first"]
     made = sorted(path.name for path in (tmp_path / "first").iterdir())
