@@ -103,7 +103,9 @@ def cluster(
     if model.joiner is not None and config.clusters.rule == "correlation":
         if config.clusters.same_photo != "apart":
             gallery = gallery._replace(photos=np.full(len(order), NO_PHOTO))
-        played = join_clusters(gallery, placed, grouped.links, model.joiner, scale, config.rounds)
+        played = join_clusters(
+            gallery, placed, grouped.links, model.joiner, scale, config.rounds, model.alone
+        )
         placed = played.placed
     back = np.argsort(order)
     names, labels = np.unique(placed.labels, return_inverse=True)

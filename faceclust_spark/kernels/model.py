@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from faceclust_spark.errors import ConfigError, ModelMismatchError
-from faceclust_spark.kernels.calibration import Calibration
+from faceclust_spark.kernels.calibration import AloneCalibration, Calibration
 from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.joiner import Joiner
 from faceclust_spark.kernels.recluster import NEEDS_PAIRS
@@ -44,6 +44,12 @@ class Model:
         """Give what a member's confidence means, where the training could tell."""
         weights = self.card.get("calibration")
         return Calibration(**weights) if weights else None
+
+    @property
+    def alone(self) -> AloneCalibration | None:
+        """Give what the confidence of an image alone means after the rounds, where the training told."""
+        weights = self.card.get("calibration_alone")
+        return AloneCalibration(**weights) if weights else None
 
     @property
     def kind(self) -> str:
@@ -130,6 +136,8 @@ def model_from_parts(weights: bytes, card: Mapping[str, Any]) -> Model:
         network.load_state_dict(own)
         if card.get("calibration"):
             Calibration(**card["calibration"])
+        if card.get("calibration_alone"):
+            AloneCalibration(**card["calibration_alone"])
         joiner = Joiner(**card["joiner"]) if card.get("joiner") else None
         if joiner is not None:
             joining = {name: tensor for name, tensor in tensors.items() if name.startswith(_JOINER)}

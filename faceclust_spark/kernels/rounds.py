@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclust_spark.kernels.assignment import MEMBER
+from faceclust_spark.kernels.calibration import AloneCalibration, alone_inputs, calibrate
 from faceclust_spark.kernels.encounters import Links, find_meetings, photo_partners
 from faceclust_spark.kernels.meetings import (
     SAMPLE,
@@ -103,10 +104,12 @@ def join_clusters(
     joiner: Joiner,
     scale: Scale,
     config: RoundsConfig,
+    calibration: AloneCalibration | None = None,
 ) -> Played:
     """Let small clusters join larger ones, in up to `config.count` rounds.
 
-    Faces of one photo, where the gallery tells of photos, never come into one cluster.
+    Faces of one photo, where the gallery tells of photos, never come into one cluster. calibration: the
+    model's, of those that are alone after the rounds.
     """
     from faceclust_spark.kernels.joiner import join_log_odds
 
@@ -120,7 +123,16 @@ def join_clusters(
         placed = settle(placed, hosts)
         if not hosts.joins.any():
             break
-    return Played(placed, rounds)
+    return Played(sure_alone(placed, calibration) if calibration and rounds else placed, rounds)
+
+
+def sure_alone(placed: Placed, calibration: AloneCalibration) -> Placed:
+    """Say of the images that are alone after the rounds how sure it is that their person has no other."""
+    _, cluster, sizes = np.unique(placed.labels, return_inverse=True, return_counts=True)
+    alone, confidences = sizes[cluster] == 1, placed.confidences.copy()
+    inputs = alone_inputs(confidences[alone], int(alone.sum()), len(sizes))
+    confidences[alone] = calibrate(calibration, inputs)
+    return placed._replace(confidences=confidences)
 
 
 def describe_meetings(

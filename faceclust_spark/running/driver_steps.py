@@ -145,7 +145,8 @@ def _play_rounds(run: Run, placed: Placed, model: Model) -> Played:
     if config.clusters.same_photo != "apart":
         gallery = gallery._replace(photos=np.full(len(gallery.photos), NO_PHOTO))
     links = neighbour_links(gallery.face_ids, run.held.lists)
-    return join_clusters(gallery, placed, links, model.joiner, scale_of(run.thresholds()), config.rounds)
+    scale = scale_of(run.thresholds())
+    return join_clusters(gallery, placed, links, model.joiner, scale, config.rounds, model.alone)
 
 
 def _cluster_rows(held: Held, placed: Placed) -> pa.RecordBatch:

@@ -28,7 +28,7 @@ from faceclust_spark.stages.neighbours import neighbours, shard_count
 from faceclust_spark.stages.output import stage_schema
 from faceclust_spark.stages.recall import recall_audit
 from faceclust_spark.stages.root_groups import root_groups, shuffle_partitions
-from faceclust_spark.stages.rounds import Played, play_rounds
+from faceclust_spark.stages.rounds import Played, play_rounds, sure_alone
 from faceclust_spark.stages.similarities import similarities
 from faceclust_spark.stages.sources import read_source
 from faceclust_spark.stages.summaries import cluster_summary
@@ -235,7 +235,9 @@ def write_clusters(run: Run) -> Outcome:
             run.write(schemas.ROUNDS, run.spark.createDataFrame([], stage_schema(schemas.ROUNDS)))
         else:
             run.write(schemas.ROUNDS, played.hosts)
-            settled = run.store.materialise(played.placed, "round_settled")  # read twice
+            settled = run.store.materialise(played.placed, "round_settled")  # read several times
+            calibration = run.model().alone
+            settled = sure_alone(settled, calibration) if calibration else settled
             everyone = with_thresholds(settled, run.read(schemas.COARSE_GROUPS))
         run.write(schemas.CLUSTERS, clusters(everyone, faces))
     finally:

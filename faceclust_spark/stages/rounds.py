@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from faceclust_spark.kernels.assignment import MEMBER
+from faceclust_spark.kernels.calibration import alone_inputs, calibrate
 from faceclust_spark.stages.meetings import Nodes, hosts
 from faceclust_spark.tables import columns as c
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from pyspark.sql import Column, DataFrame
 
     from faceclust_spark.config import RoundsConfig
+    from faceclust_spark.kernels.calibration import AloneCalibration
     from faceclust_spark.stages.meetings import Materialise
 
 _LINK, _BEST, _OTHER = "_link", "_best", "_other"
 _ARRIVED, _SUREST = "_arrived", "_surest"
+_ALONE, _CLUSTERS = "_alone", "_clusters"
 
 
 class Played(NamedTuple):
@@ -54,6 +62,27 @@ def play_rounds(
         if number < config.count and joined.isEmpty():
             break
     return Played(placed, told)
+
+
+def sure_alone(placed: DataFrame, calibration: AloneCalibration) -> DataFrame:
+    """Say how sure those are that are alone after the rounds, as `kernels.rounds.sure_alone` does.
+
+    placed: on disk, for it is counted first.
+    """
+    is_alone = F.col(c.STATUS) != MEMBER
+    is_first = F.col(c.FACE_ID) == F.col(c.CLUSTER_KEY)  # a cluster is named after its smallest face id
+    counts = placed.agg(F.count_if(is_alone).alias(_ALONE), F.count_if(is_first).alias(_CLUSTERS)).toArrow()
+    alone, clusters = counts[_ALONE][0].as_py(), counts[_CLUSTERS][0].as_py()
+
+    def calibrated(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            sure = batch[c.CONFIDENCE].to_numpy()
+            own = calibrate(calibration, alone_inputs(sure, alone, clusters))
+            kept = pc.equal(batch[c.STATUS], MEMBER).to_numpy(zero_copy_only=False)
+            place = batch.schema.get_field_index(c.CONFIDENCE)
+            yield batch.set_column(place, batch.schema.field(place), pa.array(np.where(kept, sure, own)))
+
+    return placed.mapInArrow(calibrated, placed.schema)
 
 
 def joins(found: DataFrame, placed: DataFrame, photos: DataFrame | None, least: float) -> DataFrame:

@@ -1,4 +1,4 @@
-"""Training of the calibration: members of clusters of people that a network had not learned."""
+"""Training of calibrations: images of people that a network had not learned, in clusters and alone."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from faceclust_spark.kernels.calibration import Calibration, calibration_inputs, fit_calibration
+from faceclust_spark.kernels.calibration import alone_inputs, calibration_inputs, fit_curve
 from faceclust_spark.kernels.metrics import judge_members
 from faceclust_spark.kernels.rounds import Placed
 
 
 class Judged(NamedTuple):
-    """Members of the clusters of one composition, and whether they are where they belong."""
+    """Images of one composition, and whether they are where they belong."""
 
-    inputs: NDArray[np.float64]  # (n, 4)
-    right: NDArray[np.bool_]  # (n,) the image shows the person whom most of its cluster show
+    inputs: NDArray[np.float64]  # (n, 4) of members of clusters, (n, 3) of those alone
+    right: NDArray[np.bool_]  # (n,) the image shows the person whom most of its cluster show; or has no like
 
 
 def judge(placed: Placed, people: NDArray[np.int64], counts: NDArray[np.bool_]) -> Judged:
@@ -32,8 +32,17 @@ def judge(placed: Placed, people: NDArray[np.int64], counts: NDArray[np.bool_]) 
     return Judged(inputs, is_right[kept])
 
 
-def fit_judged(judged: Sequence[Judged]) -> Calibration:
-    """Fit the calibration. Compositions count by the square root of their members."""
+def judge_alone(placed: Placed, people: NDArray[np.int64], counts: NDArray[np.bool_]) -> Judged:
+    """Judge the images that are alone after the rounds and count: right are those of people of one image."""
+    _, cluster, sizes = np.unique(placed.labels, return_inverse=True, return_counts=True)
+    _, person, images = np.unique(people, return_inverse=True, return_counts=True)
+    kept = counts & (sizes[cluster] == 1)
+    inputs = alone_inputs(placed.confidences[kept], int((sizes == 1).sum()), len(sizes))
+    return Judged(inputs, images[person][kept] == 1)
+
+
+def fit_judged(judged: Sequence[Judged]) -> Sequence[float]:
+    """Fit the weights of a calibration. Compositions count by the square root of their images."""
     share = np.concatenate([np.full(len(some.right), len(some.right) ** -0.5) for some in judged])
     inputs = np.concatenate([some.inputs for some in judged])
-    return fit_calibration(inputs, np.concatenate([some.right for some in judged]), share)
+    return fit_curve(inputs, np.concatenate([some.right for some in judged]), share)

@@ -56,13 +56,15 @@ def train(
     torch.set_num_threads(1)
     material = draw_material(galleries, config, recipes, generator)
     card = write_card(config, galleries, description or {})
-    learned = Learned(None, None)
+    learned = Learned(None, None, None)
     if card["network"]["pair_inputs"]:
         learned = learn_beside(material, card, config, generator)
     if learned.joiner is not None:
         card["joiner"] = {"inputs": MEETING_INPUTS}
     if learned.calibration is not None:
         card["calibration"] = learned.calibration._asdict()
+    if learned.alone is not None:
+        card["calibration_alone"] = learned.alone._asdict()
     examples = all_examples(material.lessons, config)
     network = new_network(card["network"], examples)
     trained = optimise(Model(network, card), examples, material.held, config, generator)

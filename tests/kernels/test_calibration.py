@@ -5,10 +5,12 @@ import pytest
 
 from faceclust_spark.config import ClustersConfig
 from faceclust_spark.kernels.calibration import (
+    AloneCalibration,
     Calibration,
+    alone_inputs,
     calibrate,
     calibration_inputs,
-    fit_calibration,
+    fit_curve,
 )
 from faceclust_spark.kernels.recluster import recluster
 from faceclust_spark.kernels.refine import PairLogOdds, Refinement
@@ -31,10 +33,20 @@ def test_inputs_are_limited_and_a_margin_before_nobody_is_the_largest():
     np.testing.assert_allclose(inputs, expected)
 
 
+def test_inputs_of_those_alone_are_log_odds_and_how_many_clusters_are_alone():
+    inputs = alone_inputs(np.array([0.5, 0.75, 1.0, 0.0], np.float32), 3, 10)
+    odds, kind = [0, np.log(3), 8, -8], np.log(4 / 8)
+    np.testing.assert_allclose(inputs, [[1, one, kind] for one in odds])
+    assert alone_inputs(np.ones(1, np.float32), 1, 1).tolist() == [[1, 8, np.log(2)]]
+    total = 0.5 + 2 * np.log(3) - kind
+    found = calibrate(AloneCalibration(0.5, 2.0, -1.0), inputs)
+    assert found[1] == pytest.approx(1 / (1 + np.exp(-total)))
+
+
 def test_the_fit_finds_the_curve_that_the_answers_came_from():
     inputs = calibration_inputs(*members(100_000))
     right = np.random.default_rng(1).random(len(inputs)) < calibrate(TRUE, inputs)
-    found = fit_calibration(inputs, right, np.ones(len(inputs)))
+    found = fit_curve(inputs, right, np.ones(len(inputs)))
     assert found == pytest.approx(TRUE, abs=0.1)
     chance = calibrate(found, inputs)
     for low in np.arange(0, 1, 0.2):  # of those with a chance of 70 % 70 % are right
@@ -44,14 +56,14 @@ def test_the_fit_finds_the_curve_that_the_answers_came_from():
 
 def test_what_counts_more_weighs_more():
     inputs = calibration_inputs(np.zeros(2), np.zeros(2, np.float32), np.array([2, 2]))
-    found = fit_calibration(inputs, np.array([True, False]), np.array([3.0, 1.0]))
+    found = fit_curve(inputs, np.array([True, False]), np.array([3.0, 1.0]))
     assert calibrate(found, inputs) == pytest.approx([0.75, 0.75], abs=0.01)
 
 
 @pytest.mark.parametrize("answer", [True, False])
 def test_all_right_or_all_wrong_is_no_infinity(answer):
     inputs = calibration_inputs(*members(50))
-    found = fit_calibration(inputs, np.full(50, answer), np.ones(50))
+    found = fit_curve(inputs, np.full(50, answer), np.ones(50))
     assert np.isfinite(found).all()
     assert (calibrate(found, inputs).mean() > 0.5) == answer
 

@@ -9,7 +9,7 @@ import torch
 
 import faceclust_spark
 from faceclust_spark.errors import ConfigError, ModelMismatchError
-from faceclust_spark.kernels.calibration import Calibration
+from faceclust_spark.kernels.calibration import AloneCalibration, Calibration
 from faceclust_spark.kernels.graph_convolution import Network
 from faceclust_spark.kernels.model import (
     CARD,
@@ -130,6 +130,12 @@ def widen_network(folder):
     (folder / CARD).write_text(json.dumps(card), encoding="utf-8")
 
 
+def halve_calibration_of_those_alone(folder):
+    card = json.loads((folder / CARD).read_text())
+    card["calibration_alone"] = {"constant": 1.0, "kind": 0.5}
+    (folder / CARD).write_text(json.dumps(card))
+
+
 def halve_calibration(folder):
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     card["calibration"] = {"constant": 1.0, "own": 0.5}
@@ -141,7 +147,16 @@ def cut_weights(folder):
 
 
 @pytest.mark.parametrize(
-    "damage", [damage_card, list_card, drop_network, widen_network, halve_calibration, cut_weights]
+    "damage",
+    [
+        damage_card,
+        list_card,
+        drop_network,
+        widen_network,
+        halve_calibration,
+        halve_calibration_of_those_alone,
+        cut_weights,
+    ],
 )
 def test_a_damaged_model_is_a_config_error_that_names_it(tmp_path, damage):
     save_model(make_model(), tmp_path)
@@ -151,11 +166,13 @@ def test_a_damaged_model_is_a_config_error_that_names_it(tmp_path, damage):
 
 
 def test_a_calibration_travels_with_the_card(tmp_path):
-    calibration = Calibration(0.1, 0.2, 0.3, 1 / 3)
-    save_model(make_model(calibration=calibration._asdict()), tmp_path)
-    assert load_model(str(tmp_path)).calibration == calibration
-    assert model_from_bytes(model_bytes(load_model(str(tmp_path)))).calibration == calibration
-    assert make_model().calibration is None
+    calibration, alone = Calibration(0.1, 0.2, 0.3, 1 / 3), AloneCalibration(0.1, 0.2, 1 / 7)
+    made = make_model(calibration=calibration._asdict(), calibration_alone=alone._asdict())
+    save_model(made, tmp_path)
+    stored = load_model(str(tmp_path))
+    for model in (stored, model_from_bytes(model_bytes(stored))):
+        assert (model.calibration, model.alone) == (calibration, alone)
+    assert (make_model().calibration, make_model().alone) == (None, None)
 
 
 @pytest.mark.parametrize("kind", ["bound", "literal"])

@@ -6,6 +6,7 @@ import torch
 
 from faceclust_spark.config import RoundsConfig
 from faceclust_spark.kernels.assignment import LEFT, MEMBER
+from faceclust_spark.kernels.calibration import AloneCalibration
 from faceclust_spark.kernels.encounters import LINKS, Links, neighbour_links
 from faceclust_spark.kernels.grid import normalise, quantise
 from faceclust_spark.kernels.joiner import MEMBERS, Joiner, join_log_odds
@@ -22,6 +23,7 @@ from faceclust_spark.kernels.rounds import (
     join_clusters,
     part_rivals,
     settle,
+    sure_alone,
 )
 from faceclust_spark.kernels.standing import NO_CLUSTER
 
@@ -180,6 +182,16 @@ def test_runner_ups_after_a_round_by_hand():
         np.testing.assert_array_equal(found, expected)
 
 
+def test_those_who_are_alone_after_the_rounds_are_calibrated_by_their_number():
+    placed = placed_in([0, 0, 2, 3, 3, 5], [0.9, 0.8, 0.75, 0.7, 0.6, 1.0], [MEMBER] * 6)
+    found = sure_alone(placed, AloneCalibration(-0.5, 0.5, 2.0))
+    kind = np.log((2 + 1) / (2 + 1))  # two clusters of four are alone
+    expected = [1 / (1 + np.exp(0.5 - 0.5 * odds - 2 * kind)) for odds in (np.log(3), 8)]
+    assert found.confidences[[2, 5]] == pytest.approx(expected)
+    np.testing.assert_array_equal(found.confidences[[0, 1, 3, 4]], placed.confidences[[0, 1, 3, 4]])
+    assert placed.confidences[2] == np.float32(0.75)  # what was given is left as it was
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_rounds_end_keep_photos_apart_and_only_ever_join(seed):
     generator = np.random.default_rng(seed)
@@ -190,9 +202,10 @@ def test_rounds_end_keep_photos_apart_and_only_ever_join(seed):
     first, second = generator.integers(count, size=(2, 600))
     found = Links(first, second, generator.random(600).astype(np.float32))
     torch.manual_seed(seed)
+    joiner = Joiner().eval()
     start = placed_in(labels, np.ones(count), [LEFT] * count, generator.integers(count, size=count))
     config = RoundsConfig(count=6, least_log_odds=-20, hosts=8)
-    after, rounds = join_clusters(nodes, start, found, Joiner().eval(), SCALE, config)
+    after, rounds = join_clusters(nodes, start, found, joiner, SCALE, config)
     assert (rounds[0].sizes == 1).all() and len(rounds) > 1
     sizes = np.bincount(after.labels, minlength=count)
     assert sizes.max() > 2  # joins there were
@@ -200,8 +213,13 @@ def test_rounds_end_keep_photos_apart_and_only_ever_join(seed):
     shown = [(label, photo) for label, photo in zip(after.labels, photos, strict=True) if photo >= 0]
     assert len(shown) == len(set(shown))
     assert ((after.statuses == MEMBER) == (sizes[after.labels] > 1)).all()
-    none = join_clusters(nodes, start, found, Joiner().eval(), SCALE, RoundsConfig(count=0))
+    calibration = AloneCalibration(-0.5, 0.5, 2.0)
+    told = join_clusters(nodes, start, found, joiner, SCALE, config, calibration).placed
+    for one, other in zip(told, sure_alone(after, calibration), strict=True):
+        np.testing.assert_array_equal(one, other)
+    none = join_clusters(nodes, start, found, joiner, SCALE, RoundsConfig(count=0), calibration)
     assert none.rounds == []
+    np.testing.assert_array_equal(none.placed.confidences, start.confidences)
     assert none.placed.labels.tolist() == labels.tolist()
     known = after.runner_ups != NO_CLUSTER
     assert known.any() and (np.isnan(after.margins) == ~known).all()

@@ -9,16 +9,18 @@ from pyspark.sql import functions as F
 
 from faceclust_spark.config import NeighboursConfig, RoundsConfig
 from faceclust_spark.kernels.assignment import LEFT, MEMBER
+from faceclust_spark.kernels.calibration import AloneCalibration
 from faceclust_spark.kernels.cells import Cells
 from faceclust_spark.kernels.encounters import neighbour_links
 from faceclust_spark.kernels.joiner import Joiner
 from faceclust_spark.kernels.model import Model, model_bytes
 from faceclust_spark.kernels.neighbours import find_neighbours
 from faceclust_spark.kernels.rounds import Gallery, Placed, join_clusters
+from faceclust_spark.kernels.rounds import sure_alone as kernel_sure_alone
 from faceclust_spark.kernels.standing import NO_CLUSTER
 from faceclust_spark.stages.meetings import Nodes
 from faceclust_spark.stages.neighbours import lists_to_batches
-from faceclust_spark.stages.rounds import play_rounds
+from faceclust_spark.stages.rounds import play_rounds, sure_alone
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables.scratch import rounds_scratch
 
@@ -119,6 +121,25 @@ def test_rounds_give_what_they_give_in_one_process(spark, scratch, count, apart)
     for row in rows:  # a cluster that grew has lost its threshold, no other has
         grew = row[c.CLUSTER_KEY] in set(alone.labels[alone.labels != placed.labels].tolist())
         assert (row[c.THRESHOLD] is None) == (grew or row[c.CLUSTER_KEY] in hosts_of(told, alone, placed))
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_those_alone_are_as_sure_as_in_one_process(spark, parts):
+    gallery = make_gallery(PEOPLE, seed=2, noise=1.1)
+    placed = a_start(gallery)
+    one_cell = Cells(gallery.vectors[:1], np.zeros(1, np.int32))
+    lists = find_neighbours(gallery.face_ids, gallery.vectors, one_cell, 0.2, NeighboursConfig(k=12))
+    start, _ = in_frames(spark, gallery, placed, lists)
+    calibration = AloneCalibration(-0.5, 0.4, 1.3)
+    found = sure_alone(start.repartition(parts), calibration)
+    assert found.schema == start.schema
+    rows = sorted(found.toArrow().to_pylist(), key=lambda row: row[c.FACE_ID])
+    expected = kernel_sure_alone(placed, calibration)
+    assert [row[c.CONFIDENCE] for row in rows] == expected.confidences.tolist()
+    assert 10 < (expected.confidences != placed.confidences).sum() < len(rows)
+    kept = [name for name in start.columns if name != c.CONFIDENCE]
+    before = sorted(start.toArrow().to_pylist(), key=lambda row: row[c.FACE_ID])
+    assert [[row[name] for name in kept] for row in rows] == [[row[name] for name in kept] for row in before]
 
 
 def hosts_of(told, alone, placed):

@@ -9,11 +9,13 @@ import torch
 from labelled_people import SMALL, make_gallery, settings
 
 from faceclust_spark.errors import DataError, ModelMismatchError
-from faceclust_spark.kernels.calibration import calibrate, calibration_inputs
+from faceclust_spark.kernels.calibration import alone_inputs, calibrate, calibration_inputs
 from faceclust_spark.kernels.metrics import score
 from faceclust_spark.kernels.model import load_model, save_model
 from faceclust_spark.kernels.refine import describe, refine_groups
+from faceclust_spark.kernels.rounds import Placed
 from faceclust_spark.training import validation
+from faceclust_spark.training.calibrating import judge_alone
 from faceclust_spark.training.examples import pair_targets
 from faceclust_spark.training.galleries import (
     Recipe,
@@ -157,6 +159,25 @@ def test_the_card_holds_a_calibration_by_which_surer_is_righter(trained, kind):
     low, high = calibrate(calibration, surer)
     assert low < high
     assert trained("literal").model.calibration is None
+
+
+@pytest.mark.parametrize("kind", ["relations", "bound"])
+def test_the_card_holds_what_the_confidence_of_images_alone_means(trained, kind):
+    alone = trained(kind).model.alone
+    assert np.isfinite(alone).all()
+    assert trained("literal").model.alone is None
+
+
+def test_images_alone_are_judged_by_their_person_having_no_other():
+    labels = np.array([0, 0, 2, 3, 4, 5])
+    people = np.array([7, 7, 8, 9, 7, 9])
+    sure = np.array([0.9, 0.8, 0.75, 0.5, 0.5, 0.25], np.float32)
+    none, unknown = np.full(6, -1), np.full(6, np.nan, np.float32)
+    placed = Placed(labels, sure, np.full(6, "member"), none, unknown)
+    counts = np.array([1, 1, 1, 1, 1, 0], bool)
+    judged = judge_alone(placed, people, counts)
+    assert judged.right.tolist() == [True, False, False]
+    np.testing.assert_allclose(judged.inputs, alone_inputs(sure[2:5], 4, 5))
 
 
 def test_a_relations_model_learns_from_several_widths_and_serves_any():
