@@ -45,7 +45,8 @@ class Clustering:
 
     labels: int64 `(n,)`, 0 to the number of clusters - 1, in the order of the cluster ids.
     cluster_ids: str `(n,)`, the ids that the pipeline writes.
-    confidences: float32 `(n,)`, 0 to 1: that the image is in the right cluster.
+    confidences: float32 `(n,)`, 0 to 1: that the image is in the right cluster; that of one that is alone,
+        that its person has no other image.
     statuses: str `(n,)`: `member`, `singleton` or `left`.
     runner_ups: int64 `(n,)`, the label of the next best cluster of each image, -1 where none is known.
     margins: float32 `(n,)`, log-odds by which its own cluster is ahead of that one, NaN where none is known.
