@@ -21,6 +21,7 @@ from faceclust_spark.config import Config
 from faceclust_spark.interrupts import cancelling_on_interrupt, raising_on_interrupt
 from faceclust_spark.report import RunSummary, summarise_run
 from faceclust_spark.running import steps
+from faceclust_spark.running.mending import mend_vectors
 from faceclust_spark.running.run_state import Run, load_model_of
 from faceclust_spark.stages.sources import read_source
 from faceclust_spark.tables import schemas
@@ -109,6 +110,7 @@ def _run(
             store.drop_all()
         this = Run(spark, store, lease, config, run_id, source)
         with contextlib.closing(Ledger(spark, store, config, run_id, new)) as ledger:
+            mend_vectors(this)
             standing = _Standing(this, ledger, stages)
             for stage in stages:
                 if standing.holds(stage):

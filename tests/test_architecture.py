@@ -115,7 +115,7 @@ LAYERS = (
     ("planning",),
     ("running.held",),
     ("running.run_state",),
-    ("running.driver_ingest", "running.driver_steps"),
+    ("running.driver_ingest", "running.driver_steps", "running.mending"),
     ("running.steps",),
     ("pipeline",),
     ("verbs",),

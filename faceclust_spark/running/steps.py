@@ -35,7 +35,7 @@ from faceclust_spark.stages.summaries import cluster_summary
 from faceclust_spark.stages.thresholds import thresholds, thresholds_frame
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
-from faceclust_spark.tables.ledger import Outcome, has_finished
+from faceclust_spark.tables.ledger import Outcome
 from faceclust_spark.tables.scratch import FOREST_SCRATCH, INGEST_SCRATCH, rounds_scratch
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ _FACES_PER_FOREST = 10_000  # below it a further task costs more than it spreads
 
 def write_ingest(run: Run) -> Outcome:
     """Check the source's rows and merge its faces; what cannot be used goes to `quarantine`."""
-    _remove_orphans(run)
     first = not run.store.exists(schemas.FACES)
     source = read_source(run.spark, run.source, run.config.ingest)
     try:
@@ -95,28 +94,6 @@ def _ingested_by_tasks(run: Run, source: DataFrame) -> Ingested:
 def _tell_quarantined(counts: IngestCounts) -> None:
     for reason, rows in counts.quarantined.items():
         log.warning("quarantined: %s rows, %s, such as %s", f"{rows:,}", reason, counts.examples[reason])
-
-
-def _remove_orphans(run: Run) -> None:
-    """Remove what another run left behind that was killed before its faces were in.
-
-    A face counts as ingested once it stands in `faces`; a vector without one would be clustered as well.
-    Looked for where the last writer of the vectors is not known to have finished its ingest.
-    """
-    if not run.store.exists(schemas.FACES) or run.read(schemas.FACES).isEmpty():
-        for table in (schemas.ATTRIBUTE_STATISTICS, schemas.VECTORS):
-            written = run.store.written(table)
-            if written and written.run_id != run.run_id:
-                run.store.drop(table)
-        return
-    written = run.store.written(schemas.VECTORS)
-    writer = written and written.run_id
-    if writer == run.run_id or (writer and has_finished(run.store, writer, "ingest")):
-        return
-    orphans = run.read(schemas.VECTORS).join(run.read(schemas.FACES), c.FACE_ID, "left_anti")
-    if not orphans.isEmpty():
-        log.warning("run %s was cut short in its ingest and never resumed: its faces are left out", writer)
-        run.store.delete(schemas.VECTORS, orphans, run.run_id)
 
 
 def write_thresholds(run: Run) -> Outcome:

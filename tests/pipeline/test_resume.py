@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from galleries import CONFIG, cluster_rows, write_gallery
 from pyspark.sql import functions as F
 
 import faceclust_spark
-from faceclust_spark.config import load_config
+from faceclust_spark.config import SparkConfig, load_config
 from faceclust_spark.kernels.synth import draw_gallery
 from faceclust_spark.pipeline import STAGES
+from faceclust_spark.running import mending
 from faceclust_spark.tables import columns as c
 from faceclust_spark.tables import schemas
 from faceclust_spark.tables.storage import TableStore
@@ -143,6 +145,64 @@ def test_an_ingest_that_was_cut_and_abandoned_leaves_nothing(spark, drawn, sourc
     orphans = store.read(schemas.VECTORS).join(store.read(schemas.FACES), c.FACE_ID, "left_anti")
     assert orphans.isEmpty()
     assert store.read(schemas.RUNS).where(F.col(c.STATUS) == "failed").count() == 2
+
+
+@pytest.fixture(scope="module")
+def changed(drawn, tmp_path_factory):
+    """The first 40 images of the source, and 20 others, all with embeddings of other images."""
+    other = drawn._replace(embeddings=np.roll(drawn.embeddings, 7, axis=0))
+    rows = [*range(40), *range(200, 220)]
+    return write_gallery(other, tmp_path_factory.mktemp("changed") / "gallery.parquet", rows)
+
+
+@pytest.mark.parametrize("vacuumed", [False, True])
+def test_replaced_faces_of_an_abandoned_ingest_are_as_before(
+    spark, source, changed, uncut, tmp_path, monkeypatch, caplog, vacuumed
+):
+    tables = str(tmp_path / "tables")
+    store = TableStore(spark, tables)
+    faceclust_spark.ingest(spark, source, tables, CONFIG)
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        kill_at(patch, {"faces"}, set())
+        faceclust_spark.ingest(spark, changed, tables, CONFIG, run_id="b")
+    assert store.read(schemas.VECTORS).count() == 140
+    if vacuumed:
+        monkeypatch.setattr(mending, "_VERSIONS", 0)
+    by_tasks = vacuumed  # and the other in the driver
+    config = CONFIG.model_copy(update={"spark": SparkConfig(driver_faces=0)}) if by_tasks else CONFIG
+    faceclust_spark.run(spark, source, tables, config)
+    assert cluster_rows(store) == uncut
+    faces, vectors = (
+        store.read(table).select(c.FACE_ID, c.CONTENT_HASH).toArrow().sort_by(c.FACE_ID).to_pydict()
+        for table in (schemas.FACES, schemas.VECTORS)
+    )
+    assert faces == vectors and len(faces[c.FACE_ID]) == 120
+    assert ("40 faces lost their vectors" in caplog.text) == vacuumed
+
+
+def test_a_run_goes_on_though_another_one_was_cut_short_in_its_ingest(
+    spark, source, changed, uncut, tmp_path, monkeypatch
+):
+    tables = str(tmp_path / "tables")
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        kill_at(patch, {"forest"}, set())
+        faceclust_spark.run(spark, source, tables, CONFIG, run_id="a")
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        kill_at(patch, {"faces"}, set())
+        faceclust_spark.ingest(spark, changed, tables, CONFIG, run_id="b")
+    faceclust_spark.run(spark, source, tables, CONFIG, run_id="a")
+    assert cluster_rows(TableStore(spark, tables)) == uncut
+
+
+def test_a_cut_ingest_with_a_mended_source_is_begun_anew(
+    spark, source, changed, uncut, tmp_path, monkeypatch
+):
+    tables = str(tmp_path / "tables")
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        kill_at(patch, {"faces"}, set())
+        faceclust_spark.run(spark, changed, tables, CONFIG, run_id="a")
+    faceclust_spark.run(spark, source, tables, CONFIG, run_id="a")
+    assert cluster_rows(TableStore(spark, tables)) == uncut
 
 
 def test_deleted_faces_do_not_come_back_under_a_uri(spark, drawn, source, tmp_path, monkeypatch):
