@@ -20,6 +20,7 @@ from faceclust_spark.kernels.assignment import NO_PHOTO, mint_cluster_ids
 from faceclust_spark.kernels.encounters import Links, neighbour_links
 from faceclust_spark.kernels.faces import prepare_faces
 from faceclust_spark.kernels.forest import edges_of_lists, maximum_spanning_forest
+from faceclust_spark.kernels.ids import is_missing
 from faceclust_spark.kernels.in_memory import (
     cut_groups,
     find_cells,
@@ -164,7 +165,8 @@ def _photo_numbers(photo_ids: Sequence[str | None] | None, count: int) -> NDArra
         return np.full(count, -1, np.int64)
     if len(photo_ids) != count:
         raise DataError(f"{len(photo_ids)} photo ids for {count} faces: each face needs one, or None")
-    numbers: dict[str, int] = {}
+    numbers: dict[str | None, int] = {}
     return np.array(
-        [-1 if photo is None else numbers.setdefault(photo, len(numbers)) for photo in photo_ids], np.int64
+        [-1 if is_missing(photo) else numbers.setdefault(photo, len(numbers)) for photo in photo_ids],
+        np.int64,
     )

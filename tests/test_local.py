@@ -158,6 +158,15 @@ def test_without_ids_the_row_numbers_are_the_ids(config):
     assert_same(cluster(embeddings, config=config), cluster(embeddings, config=config, image_ids=numbers))
 
 
+@pytest.mark.parametrize("nothing", ["", float("nan")])
+def test_photos_without_a_name_keep_nobody_apart(config, nothing):
+    embeddings, _, ids, _ = gallery()
+    known = cluster(embeddings, None, config, image_ids=ids)
+    found = cluster(embeddings, None, config, image_ids=ids, photo_ids=[nothing] * len(ids))
+    np.testing.assert_array_equal(found.labels, known.labels)
+    assert len(set(known.labels.tolist())) < len(ids)
+
+
 def test_faces_of_one_photo_are_kept_apart(config):
     embeddings, _, ids, labels = gallery()
     photos = [f"photo-{row % 11}" for row in range(len(ids))]

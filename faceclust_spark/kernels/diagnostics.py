@@ -11,7 +11,7 @@ from faceclust_spark.errors import DataError
 from faceclust_spark.kernels.cells import sample_size, train_cells
 from faceclust_spark.kernels.forest import component_keys, edges_of_lists, maximum_spanning_forest
 from faceclust_spark.kernels.grid import cosine_matrix
-from faceclust_spark.kernels.ids import sample_rows
+from faceclust_spark.kernels.ids import is_missing, sample_rows
 from faceclust_spark.kernels.metrics import Scores, judge_members, score
 from faceclust_spark.kernels.neighbours import find_neighbours
 
@@ -52,8 +52,7 @@ def number_labels(labels: Sequence[Any], count: int) -> NDArray[np.int64]:
     values = np.asarray(labels, object)
     if len(values) != count:
         raise DataError(f"{len(values)} labels for {count} faces: each face needs one, or None")
-    nothing = [value is None or (isinstance(value, float) and np.isnan(value)) for value in values]
-    known = ~np.array(nothing, np.bool_)
+    known = ~np.array([is_missing(value) for value in values], np.bool_)
     person = np.full(count, UNKNOWN, np.int64)
     person[known] = np.unique(values[known], return_inverse=True)[1]
     return person

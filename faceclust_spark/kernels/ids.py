@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,15 @@ def hash_image_ids(image_ids: Iterable[str], bits: int = ID_BITS) -> NDArray[np.
     digests = (hashlib.sha256(image_id.encode("utf-8")).digest() for image_id in image_ids)
     shift = 64 - bits
     return np.fromiter((int.from_bytes(d[:8], "big") >> shift for d in digests), dtype=np.int64)
+
+
+def is_missing(name: Any) -> bool:
+    """Tell whether a photo or person is not named: None, an empty text, NaN, or a missing value of pandas."""
+    try:
+        nothing = name is None or name == ""
+        return bool(nothing) or (isinstance(name, float | np.floating) and math.isnan(name))
+    except TypeError:  # pandas.NA is neither equal to anything nor unequal
+        return True
 
 
 def sample_mask(purpose: str) -> int:

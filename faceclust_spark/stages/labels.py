@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from faceclust_spark.errors import DataError
 from faceclust_spark.stages.numpy_source import EMBEDDINGS_FILE, IDS_PARQUET
-from faceclust_spark.stages.sources import column_named, read_rows, type_fault
+from faceclust_spark.stages.sources import column_named, named, read_rows, type_fault
 from faceclust_spark.tables import columns as c
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def labels_of(
         rows = faces.select(c.IMAGE_ID, c.LABEL, *(own[name].alias(name) for name in wanted if name in own))
     else:
         rows = _given_rows(faces, own, place, wanted, columns)
-    return _counted(clusters, rows.where(F.col(c.LABEL).isNotNull()), place)
+    return _counted(clusters, rows.where(named(F.col(c.LABEL)).isNotNull()), place)
 
 
 def _own_columns(faces: DataFrame, wanted: Sequence[str]) -> dict[str, Column]:

@@ -129,14 +129,14 @@ def _standard_columns(raw: DataFrame, source: str, config: IngestConfig) -> Data
             f"Columns found: {', '.join(present) or 'none'}. "
             "Name a column with --set ingest.columns.NAME=COLUMN."
         )
-    stated_model = _text(names, c.EMBEDDING_MODEL)
+    stated_model = named(_text(names, c.EMBEDDING_MODEL))
     return raw.select(
         _text(names, c.IMAGE_ID).alias(c.IMAGE_ID),
         _embedding(names[c.EMBEDDING], present).alias(c.EMBEDDING),
         _optional(names, c.ATTRIBUTES).cast(ArrayType(FloatType())).alias(c.ATTRIBUTES),
-        _text(names, c.PHOTO_ID).alias(c.PHOTO_ID),
+        named(_text(names, c.PHOTO_ID)).alias(c.PHOTO_ID),
         _optional(names, c.QUALITY).cast("float").alias(c.QUALITY),
-        _text(names, c.LABEL).alias(c.LABEL),
+        named(_text(names, c.LABEL)).alias(c.LABEL),
         F.coalesce(stated_model, F.lit(config.embedding_model)).alias(c.EMBEDDING_MODEL),
         _extra(config.extra).cast("map<string,string>").alias(c.EXTRA),
     )
@@ -206,6 +206,12 @@ def _extra(names: tuple[str, ...]) -> Column:
 
 def _text(names: dict[str, str], standard: str) -> Column:
     return _optional(names, standard).cast("string")
+
+
+def named(column: Column) -> Column:
+    """Give names as text, null where there is none: also for an empty text, and for NaN, as pandas has it."""
+    text = column.cast("string")
+    return F.when(~text.isin("", "NaN"), text)
 
 
 def _optional(names: dict[str, str], standard: str) -> Column:

@@ -1,9 +1,10 @@
 import hashlib
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from faceclust_spark.kernels.ids import hash_image_ids, sample_mask, sample_rows
+from faceclust_spark.kernels.ids import hash_image_ids, is_missing, sample_mask, sample_rows
 
 IDS = ["", "a", "image-1", "Ärger/ß", "写真.jpg", "x" * 5_000]
 
@@ -71,3 +72,9 @@ def test_samples_of_growing_size_contain_each_other():
     ids = hash_image_ids(map(str, range(200)))
     large = sample_rows(ids, 50, "p")
     np.testing.assert_array_equal(sample_rows(ids, 20, "p"), large[:20])
+
+
+def test_names_that_are_none():
+    nothing = [None, "", float("nan"), np.float32("nan"), pd.NA]
+    assert all(is_missing(name) for name in nothing)
+    assert not any(is_missing(name) for name in ["a", "nan", 0, 0.0, np.int64(3)])

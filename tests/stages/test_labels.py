@@ -19,7 +19,8 @@ def images(count):
 
 def clusters_frame(spark, clusters):
     names = [f"c{cluster}" for cluster in clusters]
-    return spark.createDataFrame(pa.table({c.IMAGE_ID: images(len(clusters)), c.CLUSTER_ID: names}))
+    columns = {c.IMAGE_ID: images(len(clusters)), c.CLUSTER_ID: names, c.CONFIDENCE: [0.5] * len(clusters)}
+    return spark.createDataFrame(pa.table(columns))
 
 
 def faces_frame(spark, labels, qualities=None, extra=None):

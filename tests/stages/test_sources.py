@@ -52,6 +52,21 @@ def test_columns_are_mapped_and_typed(spark, tmp_path):
     assert rows[0]["attributes"] is None
 
 
+def test_names_that_are_none_are_null(spark, tmp_path):
+    source = write(
+        tmp_path / "none.parquet",
+        image_id=["a", "b", "c"],
+        embedding=[[1.0]] * 3,
+        photo_id=["", "p", None],
+        label=pa.array([float("nan"), 2.0, None], pa.float64()),
+        embedding_model=["", "m", None],
+    )
+    rows = read(spark, source)
+    assert [row["photo_id"] for row in rows] == [None, "p", None]
+    assert [row["label"] for row in rows] == [None, "2.0", None]
+    assert [row["embedding_model"] for row in rows] == [None, "m", None]
+
+
 def test_embeddings_keep_their_precision(spark, tmp_path):
     third = write(tmp_path / "double.parquet", image_id=["a"], embedding=[[1 / 3, 1.0]])
     assert read(spark, third)[0]["embedding"] == [1 / 3, 1.0]
